@@ -1,0 +1,21 @@
+"""daal_mmdet: losses for MMDetection that learn the few classes of imbalanced data.
+
+Importing the package registers everything it holds with mmdet's registries::
+
+    custom_imports = dict(imports=['daal_mmdet'], allow_failed_imports=False)
+"""
+
+__version__ = '0.1.0'
+
+try:
+    import mmdet  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        'daal_mmdet extends MMDetection, which does not import here '
+        f'({error}). Install it with pip install "daal_mmdet[onedl]" (the maintained '
+        'forks) or "daal_mmdet[openmmlab]" (the originals)'
+    ) from error
+
+from daal_mmdet import losses
+
+__all__ = ['__version__', 'losses']

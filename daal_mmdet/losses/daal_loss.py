@@ -1,0 +1,392 @@
+"""DAALLoss: focal loss, class balance and adaptive nuclear-norm maximization."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+from mmdet.registry import MODELS
+from mmengine.dist import all_reduce, get_world_size
+from torch import Tensor
+
+from daal_mmdet.losses.adaptive_proportion import AdaptiveProportion
+from daal_mmdet.losses.bnm_loss import NORMALIZATIONS, batch_nuclear_norm_loss
+from daal_mmdet.losses.class_balance import ClassBalance
+from daal_mmdet.losses.iteration_scalars import IterationScalars, current_iteration
+from daal_mmdet.losses.targets import Targets, parse_targets
+from daal_mmdet.losses.task_term import TaskTerm
+from daal_mmdet.losses.validation import check_choice, check_flag, check_number
+from daal_mmdet.nuclear_norm import METHODS
+
+__all__ = ['DAALFocalLoss', 'DAALLoss']
+
+REDUCTIONS = ('none', 'mean', 'sum')
+# What one iteration gathers besides the class counts.
+_TASK, _BNM, _CALLS, _BAD = range(4)
+
+
+@MODELS.register_module()
+class DAALLoss(nn.Module):
+    """Classification loss that adapts to imbalance while it trains.
+
+    ::
+
+        L_k = loss_weight * (L_task + lambda_k * L_bnm),
+        lambda_k = bnm_weight * (1 - K_k)
+
+    (Liu et al., "Dynamically adaptive adjustment loss function biased towards few-class
+    learning", IET Image Processing 17(2), 2023). Three parts:
+
+    * L_task: focal loss (``use_sigmoid=True``) or focal cross entropy, whose positive
+      term carries a weight per class from :class:`ClassBalance`.
+    * L_bnm: batch nuclear-norm maximization over the foreground rows, see
+      :func:`batch_nuclear_norm_loss`.
+    * lambda: the proportion, from the Kalman gain of the task loss, see
+      :class:`AdaptiveProportion`.
+
+    With ``bnm_weight=0, class_balance=None`` value and gradient are those of mmdet's
+    ``FocalLoss`` (sigmoid) or ``CrossEntropyLoss`` (softmax, at its default gamma and
+    alpha). The four schemes of the paper: ``bnm_weight=0``; ``bnm_weight=1.0,
+    bnm_adaptive=False``; ``bnm_weight=0.05, bnm_adaptive=False``; the default.
+
+    It accepts the keys of ``FocalLoss`` and ``CrossEntropyLoss``, so that a config that
+    only says ``loss_cls=dict(type='DAALLoss')`` keeps what it inherits.
+
+    An *iteration* runs from one value of ``MessageHub``'s ``'iter'`` to the next,
+    however often a head calls its loss within it; with no runner each call is one. The
+    filters step once an iteration, on sums over its calls and over all ranks; every
+    rank must call the loss in every iteration. Calls in eval mode, without gradients,
+    or with reduction 'none' use the filters but do not feed them. An iteration with a
+    non-finite loss leaves them as they were. A checkpoint holds rank 0's sums of its
+    last iteration: resumed on several ranks, that one measurement is rank 0's alone.
+
+    Deviations from the paper, which prints no normalisation, covariance or cycle: all
+    choices are stated at the three classes named above.
+
+    Args:
+        use_sigmoid: Logits have C columns, one sigmoid each, if True; C + 1 columns,
+            background last, under one softmax if False. None takes the default of the
+            class: False, which is what a head assumes when its config does not say.
+        gamma: Focusing exponent, >= 0. None means 2 for sigmoid, as in ``FocalLoss``,
+            and 0 for softmax, as in ``CrossEntropyLoss``.
+        alpha: Weight of the positive term in [0, 1], the negative term gets 1 - alpha.
+            ``'auto'`` means 0.25 for sigmoid and none for softmax; None is none. It
+            does not enter for quality targets, as in ``QualityFocalLoss``.
+        beta: Exponent for quality targets, >= 0; None means ``gamma``.
+        reduction: 'mean', 'sum' or 'none'.
+        loss_weight: Factor of the whole, >= 0.
+        activated: Whether predictions are probabilities already.
+        class_weight: Fixed weights besides the adaptive ones: C weights of the positive
+            term (sigmoid) or C + 1 row weights, background last (softmax).
+        ignore_index: Label of rows to ignore; None means -100.
+        avg_non_ignore: Whether 'mean' divides by the rows that are not ignored.
+        bg_cls_weight: Weight of background rows, >= 0 (softmax only).
+        use_mask: Refused: mask losses have no class rows.
+        num_classes: C; None reads it from the first logits.
+        bnm_weight: Weight of L_bnm, >= 0. Its meaning depends on
+            ``bnm_normalization``; with 'bound' L_bnm lies in [0, 1).
+        bnm_adaptive: Whether the Kalman gain scales ``bnm_weight``.
+        bnm_normalization: 'bound', 'batch' or 'rank'.
+        bnm_method: 'auto', 'svd', 'gram', 'newton_schulz' or 'fast'.
+        bnm_max_rows: More foreground rows than this are thinned out evenly, > 0.
+        class_balance: Options of :class:`ClassBalance` (``tau, kappa, max_weight,
+            floor, process_noise``); None switches it off.
+        update_cycle: Iterations between updates of the proportion; None predicts them.
+        update_fraction: Predicted change of the task loss that calls for an update.
+        update_cycle_range: Smallest and largest predicted cycle, in iterations.
+        trend_noise: Relative process noise of the task filter, > 0.
+        noise_forgetting: Forgetting factor of its measurement noise, in [0, 1].
+        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``. Give
+            each its own where a model holds several such losses.
+
+    Raises:
+        TypeError, ValueError: If an argument is out of its range or can't be honoured;
+            the message names it.
+    """
+
+    default_use_sigmoid = False
+
+    pending: Tensor
+
+    def __init__(
+        self,
+        use_sigmoid: bool | None = None,
+        gamma: float | None = None,
+        alpha: float | str | None = 'auto',
+        beta: float | None = None,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+        activated: bool = False,
+        class_weight: Sequence[float] | Tensor | float | None = None,
+        ignore_index: int | None = None,
+        avg_non_ignore: bool = False,
+        bg_cls_weight: float | None = None,
+        use_mask: bool = False,
+        num_classes: int | None = None,
+        bnm_weight: float = 0.05,
+        bnm_adaptive: bool = True,
+        bnm_normalization: str = 'bound',
+        bnm_method: str = 'auto',
+        bnm_max_rows: int = 1024,
+        class_balance: dict | None = {},  # noqa: B006 - read, never changed
+        update_cycle: int | None = None,
+        update_fraction: float = 0.1,
+        update_cycle_range: Sequence[int] = (1, 100),
+        trend_noise: float = 1e-3,
+        noise_forgetting: float = 0.95,
+        log_prefix: str = 'daal',
+    ) -> None:
+        super().__init__()
+        if use_sigmoid is None:
+            use_sigmoid = self.default_use_sigmoid
+        if use_mask:
+            raise ValueError(
+                'use_mask: expected False, got True; a mask loss has no class rows to '
+                'balance. Keep CrossEntropyLoss for loss_mask'
+            )
+        check_choice('reduction', reduction, REDUCTIONS)
+        check_number('loss_weight', loss_weight, low=0)
+        if num_classes is not None:
+            check_number('num_classes', num_classes, low=1, integer=True)
+        check_number('bnm_weight', bnm_weight, low=0)
+        check_flag('bnm_adaptive', bnm_adaptive)
+        check_choice('bnm_normalization', bnm_normalization, NORMALIZATIONS)
+        check_choice('bnm_method', bnm_method, METHODS)
+        check_number('bnm_max_rows', bnm_max_rows, low=1, integer=True)
+        _check_class_balance(class_balance)
+        if not isinstance(log_prefix, str) or 'loss' in log_prefix:
+            # MMEngine adds up every logged value with 'loss' in its name.
+            raise ValueError(
+                f"log_prefix: expected a string without 'loss', got {log_prefix!r}"
+            )
+        self.task_term = TaskTerm(
+            use_sigmoid=use_sigmoid,
+            gamma=gamma,
+            alpha=alpha,
+            beta=beta,
+            activated=activated,
+            class_weight=class_weight,
+            ignore_index=ignore_index,
+            avg_non_ignore=avg_non_ignore,
+            bg_cls_weight=bg_cls_weight,
+        )
+        # mmdet's heads read these two from the loss.
+        self.use_sigmoid = use_sigmoid
+        self.loss_weight = loss_weight
+        self.reduction = reduction
+        self.num_classes = num_classes
+        self.bnm_weight = bnm_weight
+        self.bnm_adaptive = bnm_adaptive
+        self.bnm_normalization = bnm_normalization
+        self.bnm_method = bnm_method
+        self.bnm_max_rows = bnm_max_rows
+        self.class_balance = (
+            None
+            if class_balance is None
+            else ClassBalance(num_classes, **class_balance)
+        )
+        self.proportion = (
+            AdaptiveProportion(
+                update_cycle,
+                update_fraction,
+                update_cycle_range,
+                trend_noise,
+                noise_forgetting,
+            )
+            if bnm_weight > 0 and bnm_adaptive
+            else None
+        )
+        size = 0 if self.class_balance is None else len(self.class_balance.share)
+        self.register_buffer('pending', torch.zeros(size + _BAD + 1))
+        self._iteration: int | None = None
+        self._scalars = IterationScalars(log_prefix)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor | tuple[Tensor, Tensor],
+        weight: Tensor | None = None,
+        avg_factor: Tensor | float | None = None,
+        reduction_override: str | None = None,
+        ignore_index: int | None = None,
+    ) -> Tensor:
+        """Compute the loss of a batch of rows.
+
+        Args:
+            pred: Logits, or probabilities if ``activated``: (..., C) if
+                ``use_sigmoid``, else (..., C + 1) with background last.
+            target: Labels (...,), int in 0..C, where C is background; or one-hot or
+                soft targets shaped as ``pred`` (under a softmax also without the
+                background column); or (labels, scores) for quality focal loss.
+            weight: Row weights (...,), or for sigmoid also one an entry, (..., C) or
+                flattened.
+            avg_factor: What 'mean' divides by.
+            reduction_override: Takes the place of ``reduction``.
+            ignore_index: Takes the place of the option.
+
+        Returns:
+            A scalar; for 'none' the task term alone, (..., C) or, under a softmax,
+            (...,), because a batch has only one nuclear norm. For no rows 0, with a
+            zero gradient. In float32 at least.
+
+        Raises:
+            TypeError, ValueError: If shapes, the number of classes or, on a CPU,
+                values do not fit; the message names them.
+        """
+        reduction = self.reduction
+        if reduction_override is not None:
+            check_choice('reduction_override', reduction_override, REDUCTIONS)
+            reduction = reduction_override
+        C = self._count_classes(pred)
+        leading = pred.shape[:-1]
+        if pred.dim() > 2:
+            pred, target = _flatten(pred, target)
+        targets = parse_targets(
+            pred,
+            target,
+            weight,
+            C,
+            self.task_term.ignore_index if ignore_index is None else ignore_index,
+        )
+
+        feeds = self.training and torch.is_grad_enabled() and reduction != 'none'
+        iteration = current_iteration()
+        if feeds and iteration != self._iteration:
+            self._end_iteration(C)
+            self._iteration = iteration
+        balance = None if self.class_balance is None else self.class_balance(C)
+        task = self.task_term(pred, targets, balance, reduction, avg_factor)
+        if reduction == 'none':
+            return self.loss_weight * task.reshape(*leading, *task.shape[1:])
+        loss, bnm = task, None
+        if self.bnm_weight > 0:
+            bnm = batch_nuclear_norm_loss(
+                self.task_term.class_logits(pred),
+                targets.foreground(),
+                self.bnm_normalization,
+                self.bnm_method,
+                self.bnm_max_rows,
+            )
+            loss = task + self._bnm_factor() * bnm
+        if feeds:
+            self._gather(task, bnm, targets)
+            if iteration is None:
+                self._end_iteration(C)
+        return self.loss_weight * loss
+
+    def _bnm_factor(self) -> Tensor | float:
+        """Lambda of the current iteration."""
+        if self.proportion is None:
+            return self.bnm_weight
+        return self.bnm_weight * self.proportion.proportion
+
+    def _count_classes(self, pred: Tensor) -> int:
+        """C, after checking that ``pred`` has a fitting number of columns."""
+        if pred.dim() < 2 or not pred.is_floating_point():
+            raise ValueError(
+                'pred: expected a floating point tensor of shape (N, C), got '
+                f'{pred.dtype} of shape {tuple(pred.shape)}'
+            )
+        C = pred.shape[-1] - (0 if self.use_sigmoid else 1)
+        if C < 1:
+            raise ValueError(
+                f'pred: shape {tuple(pred.shape)} leaves {C} classes with '
+                f'use_sigmoid={self.use_sigmoid}; a softmax needs C + 1 columns, '
+                'background last'
+            )
+        if self.num_classes is not None and self.num_classes != C:
+            raise ValueError(
+                f'num_classes: the loss holds {self.num_classes} classes but pred of '
+                f'shape {tuple(pred.shape)} has {C} with use_sigmoid={self.use_sigmoid}'
+            )
+        if self.class_balance is not None:
+            capacity = len(self.class_balance.share)
+            if capacity < C:
+                raise ValueError(
+                    f'num_classes: pred of shape {tuple(pred.shape)} has {C} classes, '
+                    f'more than the {capacity} a loss holds unless told; write '
+                    f'num_classes={C} in its config'
+                )
+        self.num_classes = C
+        return C
+
+    @torch.no_grad()
+    def _gather(self, task: Tensor, bnm: Tensor | None, targets: Targets) -> None:
+        """Add what one call tells to the iteration's sums, which stay finite."""
+        zero = torch.zeros_like(task)
+        bnm = zero if bnm is None else bnm.to(task.dtype)
+        finite = torch.isfinite(task) & torch.isfinite(bnm)
+        tail = torch.stack(
+            (
+                torch.where(finite, task, zero),
+                torch.where(finite, bnm, zero),
+                zero + 1,
+                (~finite).to(task.dtype),
+            )
+        )
+        self.pending[-len(tail) :].add_(tail)
+        if self.class_balance is not None:
+            counts = torch.nan_to_num(targets.class_counts(), nan=0.0)
+            self.pending[: len(counts)].add_(counts)
+
+    @torch.no_grad()
+    def _end_iteration(self, num_classes: int) -> None:
+        """Step the filters on the gathered sums of all ranks, and start afresh."""
+        all_reduce(self.pending)
+        C = num_classes if self.class_balance is not None else 0
+        counts, tail = self.pending[:C], self.pending[-(_BAD + 1) :]
+        tail = tail / get_world_size()
+        valid = (tail[_CALLS] > 0) & (tail[_BAD] == 0)
+        if self.class_balance is not None:
+            self.class_balance.observe(counts, valid)
+        if self.proportion is not None:
+            self.proportion.observe(tail[_TASK], valid)
+        self._show(tail, C)
+        self.pending.zero_()
+
+    def _show(self, tail: Tensor, num_classes: int) -> None:
+        scalars = {'task': tail[_TASK]}
+        if self.bnm_weight > 0:
+            scalars['bnm'] = tail[_BNM]
+            scalars['lambda'] = self._bnm_factor() * torch.ones_like(tail[_BNM])
+        if self.proportion is not None:
+            scalars['gain'] = self.proportion.gain
+        if self.class_balance is not None:
+            low, high = self.class_balance(num_classes).aminmax()
+            scalars['min_weight'], scalars['max_weight'] = low, high
+        self._scalars.send(scalars)
+
+
+@MODELS.register_module()
+class DAALFocalLoss(DAALLoss):
+    """:class:`DAALLoss` with ``use_sigmoid=True`` by default; same arguments."""
+
+    default_use_sigmoid = True
+
+
+def _flatten(
+    pred: Tensor, target: Tensor | tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
+    """Merge the leading dimensions of (..., C) predictions and their targets."""
+    if isinstance(target, Tensor):
+        columns = target.shape[-1:] if target.dim() == pred.dim() else ()
+        return pred.flatten(0, -2), target.reshape(-1, *columns)
+    labels, scores = target
+    return pred.flatten(0, -2), (labels.reshape(-1), scores.reshape(-1))
+
+
+def _check_class_balance(options: object) -> None:
+    if options is None:
+        return
+    if not isinstance(options, dict):
+        raise TypeError(
+            f'class_balance: expected a dict of options or None, got {options!r}'
+        )
+    allowed = sorted(set(inspect.signature(ClassBalance).parameters) - {'num_classes'})
+    for key in options:
+        if key not in allowed:
+            raise TypeError(
+                f'class_balance: unknown option {key!r}; allowed are {allowed}'
+            )

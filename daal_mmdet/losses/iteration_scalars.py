@@ -1,0 +1,57 @@
+"""Where a loss learns which iteration it is in, and shows its scalars."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.logging import MessageHub
+from torch import Tensor
+
+__all__ = ['IterationScalars', 'current_iteration']
+
+
+def current_iteration() -> int | None:
+    """The running iteration as ``RuntimeInfoHook`` keeps it; None with no runner."""
+    iteration: int | None = MessageHub.get_current_instance().get_info('iter')
+    return iteration
+
+
+class IterationScalars:
+    """Show device scalars in the MessageHub without waiting for the device.
+
+    On a CPU values appear at once. From a GPU they travel in the background and appear
+    when the next ones are sent, one iteration later.
+
+    Args:
+        prefix: First part of the names, ``train/<prefix>_<name>``.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self._in_flight: tuple[list[str], Tensor, torch.cuda.Event] | None = None
+
+    def send(self, scalars: dict[str, Tensor]) -> None:
+        """Publish scalar tensors, all on one device, under their names."""
+        names = list(scalars)
+        values = torch.stack(list(scalars.values()))
+        if values.device.type != 'cuda':
+            self._publish(names, values)
+            return
+        if self._in_flight is not None:
+            *arrived, done = self._in_flight
+            if not done.query():
+                return
+            self._publish(*arrived)
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+        self._in_flight = names, host, done
+
+    def _publish(self, names: list[str], values: Tensor) -> None:
+        hub = MessageHub.get_current_instance()
+        for name, value in zip(names, values.tolist(), strict=True):
+            hub.update_scalar(f'train/{self.prefix}_{name}', value)
+
+    def __getstate__(self) -> dict:
+        # A copied or pickled loss starts with nothing on its way (events can't be).
+        return {**self.__dict__, '_in_flight': None}

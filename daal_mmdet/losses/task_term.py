@@ -1,0 +1,237 @@
+"""The supervised part of DAAL: a focal loss for any target, reduced as mmdet does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from daal_mmdet.losses import focal
+from daal_mmdet.losses.targets import Targets
+from daal_mmdet.losses.validation import check_choice, check_flag, check_number
+
+__all__ = ['TaskTerm']
+
+_FLOAT32_EPS = torch.finfo(torch.float32).eps
+_PROBABILITY_EPS = 1e-6
+
+
+class TaskTerm(nn.Module):
+    """Focal loss, or focal cross entropy, with class and row weights.
+
+    Arguments are those of :class:`daal_mmdet.losses.DAALLoss`.
+
+    Raises:
+        TypeError, ValueError: If an argument is out of its range or can't be honoured;
+            the message names it.
+    """
+
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        use_sigmoid: bool = False,
+        gamma: float | None = None,
+        alpha: float | str | None = 'auto',
+        beta: float | None = None,
+        activated: bool = False,
+        class_weight: Sequence[float] | Tensor | float | None = None,
+        ignore_index: int | None = None,
+        avg_non_ignore: bool = False,
+        bg_cls_weight: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_flag('use_sigmoid', use_sigmoid)
+        check_flag('activated', activated)
+        check_flag('avg_non_ignore', avg_non_ignore)
+        if gamma is None:
+            gamma = 2.0 if use_sigmoid else 0.0
+        check_number('gamma', gamma, low=0)
+        if isinstance(alpha, str):
+            check_choice('alpha', alpha, ('auto', None))
+            alpha = 0.25 if use_sigmoid else None
+        if alpha is not None:
+            check_number('alpha', alpha, low=0, high=1)
+        if beta is not None:
+            check_number('beta', beta, low=0)
+            if not use_sigmoid:
+                raise ValueError(
+                    'beta: quality targets need use_sigmoid=True, got use_sigmoid=False'
+                )
+        if ignore_index is not None:
+            check_number('ignore_index', ignore_index, integer=True)
+        if bg_cls_weight is not None:
+            check_number('bg_cls_weight', bg_cls_weight, low=0)
+            if use_sigmoid:
+                raise ValueError(
+                    'bg_cls_weight: there is no background class to weigh with '
+                    f'use_sigmoid=True, got {bg_cls_weight!r}'
+                )
+        if class_weight is not None:
+            class_weight = torch.as_tensor(class_weight, dtype=torch.float32)
+            if class_weight.dim() > 1 or not bool((class_weight >= 0).all()):
+                raise ValueError(
+                    'class_weight: expected one value >= 0 a class, got '
+                    f'{class_weight.tolist()}'
+                )
+        self.use_sigmoid = use_sigmoid
+        self.gamma = gamma
+        self.alpha = alpha
+        self.beta = gamma if beta is None else beta
+        self.activated = activated
+        self.ignore_index = ignore_index
+        self.avg_non_ignore = avg_non_ignore
+        self.bg_cls_weight = bg_cls_weight
+        # A constant of the config, on the device but not in the checkpoint.
+        self.register_buffer('class_weight', class_weight, persistent=False)
+
+    def forward(
+        self,
+        pred: Tensor,
+        targets: Targets,
+        balance: Tensor | None = None,
+        reduction: str = 'mean',
+        avg_factor: Tensor | float | None = None,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            pred: (N, C) if ``use_sigmoid``, else (N, C + 1).
+            targets: The parsed targets.
+            balance: Weights of the classes' positive terms, (C,).
+            reduction: 'none', 'mean' or 'sum'.
+            avg_factor: What 'mean' divides by; None means the number of entries.
+
+        Returns:
+            A scalar; for 'none' (N, C), or (N,) under a softmax.
+
+        Raises:
+            ValueError: If ``avg_factor`` comes with 'sum', or ``class_weight`` or the
+                form of the target does not fit.
+        """
+        if avg_factor is not None and reduction == 'sum':
+            raise ValueError("avg_factor: can not be used with reduction='sum'")
+        class_weight = self._combine_weights(balance, targets.num_classes, pred.device)
+        weight = targets.weight
+        with torch.autocast(device_type=pred.device.type, enabled=False):
+            if self._can_fuse(targets, reduction):
+                total = focal.sigmoid_focal_sum(
+                    pred,
+                    targets.labels,
+                    self.gamma,
+                    self.alpha,
+                    self._fused_row_weight(targets),
+                    class_weight,
+                )
+            else:
+                elements = self._elements(pred, targets, class_weight)
+                if weight is not None:
+                    rows_only = weight.dim() < elements.dim()
+                    elements = elements * (weight[:, None] if rows_only else weight)
+                if targets.not_ignored is not None:
+                    keep = targets.not_ignored
+                    keep = keep[:, None] if elements.dim() > 1 else keep
+                    elements = torch.where(keep, elements, 0.0)
+                if reduction == 'none':
+                    return elements
+                total = elements.sum()
+            if reduction == 'sum':
+                return total
+            return total / self._denominator(pred, targets, avg_factor)
+
+    def class_logits(self, pred: Tensor) -> Tensor:
+        """Logits of the C foreground classes, whatever form ``pred`` has, (N, C)."""
+        classes = pred if self.use_sigmoid else pred[:, :-1]
+        if not self.activated:
+            return classes
+        classes = classes.float()
+        if self.use_sigmoid:
+            return torch.logit(classes, eps=_PROBABILITY_EPS)
+        return classes.clamp(min=_PROBABILITY_EPS).log()
+
+    def _elements(
+        self, pred: Tensor, targets: Targets, class_weight: Tensor | None
+    ) -> Tensor:
+        """Loss of every entry (sigmoid) or row (softmax), without row weights."""
+        C, labels = targets.num_classes, targets.labels
+        if not self.use_sigmoid:
+            log_p = self._log_probabilities(pred)
+            if labels is None:
+                return focal.softmax_focal_soft_rows(
+                    log_p, targets.soft, self.gamma, self.alpha, class_weight
+                )
+            rows = focal.softmax_focal_rows(log_p, labels, self.gamma, self.alpha)
+            return rows if class_weight is None else rows * class_weight[labels]
+        if targets.scores is not None:
+            return focal.quality_focal_elements(
+                pred, labels, targets.scores, self.beta, class_weight, self.activated
+            )
+        soft = targets.soft
+        if labels is not None:
+            soft = pred.new_zeros(len(labels), C + 1)
+            soft = soft.scatter_(1, labels[:, None], 1.0)[:, :C]
+        function = (
+            focal.probability_focal_elements
+            if self.activated
+            else focal.sigmoid_focal_elements
+        )
+        return function(pred, soft, self.gamma, self.alpha, class_weight)
+
+    def _log_probabilities(self, pred: Tensor) -> Tensor:
+        dtype = torch.promote_types(pred.dtype, torch.float32)
+        if self.activated:
+            return pred.to(dtype).clamp(min=_PROBABILITY_EPS).log()
+        return F.log_softmax(pred, dim=1, dtype=dtype)
+
+    def _can_fuse(self, targets: Targets, reduction: str) -> bool:
+        """Whether one pass can sum up the loss: hard labels, and rows weighed whole."""
+        weight = targets.weight
+        return (
+            self.use_sigmoid
+            and not self.activated
+            and reduction != 'none'
+            and targets.labels is not None
+            and targets.scores is None
+            and (weight is None or (weight.dim() == 1 and not weight.requires_grad))
+        )
+
+    @staticmethod
+    def _fused_row_weight(targets: Targets) -> Tensor | None:
+        if targets.not_ignored is None:
+            return targets.weight
+        keep = targets.not_ignored.to(torch.float32)
+        return keep if targets.weight is None else targets.weight * keep
+
+    def _denominator(
+        self, pred: Tensor, targets: Targets, avg_factor: Tensor | float | None
+    ) -> Tensor | float:
+        if avg_factor is not None:
+            # As mmdet's weight_reduce_loss, so that 0 does not divide.
+            return avg_factor + _FLOAT32_EPS
+        columns = pred.shape[1] if self.use_sigmoid else 1
+        if self.avg_non_ignore and targets.not_ignored is not None:
+            return targets.not_ignored.sum().clamp(min=1) * columns
+        return max(len(pred), 1) * columns
+
+    def _combine_weights(
+        self, balance: Tensor | None, num_classes: int, device: torch.device
+    ) -> Tensor | None:
+        """Adaptive and fixed class weights: (C,) for a sigmoid, else (C + 1,)."""
+        fixed = self.class_weight
+        size = num_classes if self.use_sigmoid else num_classes + 1
+        if fixed is not None and fixed.dim() == 1 and len(fixed) != size:
+            raise ValueError(
+                f'class_weight: expected {size} values for {num_classes} classes with '
+                f'use_sigmoid={self.use_sigmoid}, got {len(fixed)}'
+            )
+        if balance is None and self.bg_cls_weight is None:
+            return None if fixed is None else fixed.expand(size)
+        if balance is None:
+            balance = torch.ones(num_classes, device=device)
+        if not self.use_sigmoid:
+            background = 1.0 if self.bg_cls_weight is None else self.bg_cls_weight
+            balance = F.pad(balance, (0, 1), value=background)
+        return balance if fixed is None else balance * fixed

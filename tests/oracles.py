@@ -1,0 +1,180 @@
+"""Slow float64 references from the formulas; nothing here imports daal_mmdet."""
+
+import numpy as np
+
+
+# --- focal losses ---------------------------------------------------------------------
+def sigmoid(x):
+    """1 / (1 + exp(-x)), without overflow."""
+    x = np.asarray(x, dtype=np.float64)
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small)
+
+
+def softplus(x):
+    """log(1 + exp(x))."""
+    return np.logaddexp(0.0, np.asarray(x, dtype=np.float64))
+
+
+def sigmoid_focal(logits, labels, gamma, alpha, pos_weight=None):
+    """Loss and derivative of every entry, by loops over rows and classes."""
+    logits = np.asarray(logits, dtype=np.float64)
+    num_rows, num_classes = logits.shape
+    a_pos, a_neg = (1.0, 1.0) if alpha is None else (alpha, 1.0 - alpha)
+    loss, grad = np.zeros_like(logits), np.zeros_like(logits)
+    for i in range(num_rows):
+        for c in range(num_classes):
+            sign = -1.0 if labels[i] == c else 1.0
+            weight = a_pos if labels[i] == c else a_neg
+            if labels[i] == c and pos_weight is not None:
+                weight = weight * pos_weight[c]
+            # The loss of a positive entry at s is that of a negative one at -s.
+            s = sign * logits[i, c]
+            p, log_term = sigmoid(s), softplus(s)
+            loss[i, c] = weight * p**gamma * log_term
+            slope = p**gamma * (gamma * (1 - p) * log_term + p)
+            grad[i, c] = weight * sign * slope
+    return loss, grad
+
+
+def soft_sigmoid_focal(logits, targets, gamma, alpha, pos_weight=None):
+    """Loss of every entry for targets in [0, 1]."""
+    logits = np.asarray(logits, dtype=np.float64)
+    p = sigmoid(logits)
+    v = np.ones(logits.shape[1]) if pos_weight is None else np.asarray(pos_weight)
+    bce = v * targets * softplus(-logits) + (1 - targets) * softplus(logits)
+    distance = targets * (1 - p) + (1 - targets) * p
+    balance = 1.0 if alpha is None else alpha * targets + (1 - alpha) * (1 - targets)
+    return balance * distance**gamma * bce
+
+
+def quality_focal(logits, labels, scores, beta, pos_weight=None):
+    """Loss of every entry, by loops."""
+    logits = np.asarray(logits, dtype=np.float64)
+    loss = np.zeros_like(logits)
+    for i, row in enumerate(logits):
+        for c, s in enumerate(row):
+            t = scores[i] if labels[i] == c else 0.0
+            bce = t * softplus(-s) + (1 - t) * softplus(s)
+            loss[i, c] = abs(t - sigmoid(s)) ** beta * bce
+            if labels[i] == c and pos_weight is not None:
+                loss[i, c] *= pos_weight[c]
+    return loss
+
+
+def log_softmax(logits):
+    """Row-wise log of the softmax."""
+    logits = np.asarray(logits, dtype=np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def softmax_focal(logits, targets, gamma, alpha, class_weight=None):
+    """Loss of every row for a distribution over C + 1 columns, background last."""
+    log_p = log_softmax(logits)
+    loss = np.zeros(len(log_p))
+    last = log_p.shape[1] - 1
+    for i in range(log_p.shape[0]):
+        for c in range(log_p.shape[1]):
+            term = -targets[i, c] * (1 - np.exp(log_p[i, c])) ** gamma * log_p[i, c]
+            if alpha is not None:
+                term *= 1 - alpha if c == last else alpha
+            if class_weight is not None:
+                term *= class_weight[c]
+            loss[i] += term
+    return loss
+
+
+# --- nuclear norm ---------------------------------------------------------------------
+def nuclear_norm(matrix):
+    """Sum of singular values, and the polar factor U V^T of the non-null directions."""
+    U, S, Vh = np.linalg.svd(np.asarray(matrix, np.float64), full_matrices=False)
+    keep = 1e-10 * max(S.max(initial=0.0), 1e-300) < S
+    return S.sum(), U[:, keep] @ Vh[keep]
+
+
+def batch_nuclear_norm_loss(logits, normalization):
+    """BNM over all rows of (B, C) logits."""
+    A = np.exp(log_softmax(logits))
+    B, C = A.shape
+    norm, _ = nuclear_norm(A)
+    if normalization == 'bound':
+        return 1 - norm / np.sqrt(B * min(B, C))
+    return -norm / (B if normalization == 'batch' else min(B, C))
+
+
+# --- filters of DAALLoss --------------------------------------------------------------
+class ClassShareFilter:
+    """One scalar Kalman filter a class, by loops."""
+
+    def __init__(self, num_classes, floor=1e-4, process_noise=1e-8):
+        self.x = [1.0 / num_classes] * num_classes
+        prior = 1.0 / num_classes
+        self.P = [prior * (1 - prior)] * num_classes
+        self.floor, self.process_noise = floor, process_noise
+
+    def observe(self, counts):
+        """Measure the shares of one iteration; no sample, no step."""
+        n = float(sum(counts))
+        if n == 0:
+            return
+        for c, count in enumerate(counts):
+            P = self.P[c] + self.process_noise
+            share = min(max(self.x[c], self.floor), 1 - self.floor)
+            R = share * (1 - share) / max(n, 1.0)
+            K = P / (P + R)
+            self.x[c] += K * (count / max(n, 1.0) - self.x[c])
+            self.P[c] = (1 - K) ** 2 * P + K**2 * R
+
+    def weights(self, tau=0.5, kappa=1.0, max_weight=10.0):
+        """Weight of every class."""
+        if len(self.x) == 1:
+            return np.ones(1)
+        top = max(self.x)
+        out = []
+        for x, P in zip(self.x, self.P, strict=True):
+            bound = max(x - kappa * np.sqrt(P), self.floor)
+            out.append(min(max((top / bound) ** tau, 1.0), max_weight))
+        return np.array(out)
+
+
+def proportion_filter(
+    losses,
+    trend_noise=1e-3,
+    forgetting=0.95,
+    fraction=0.1,
+    cycle=None,
+    cycle_range=(1, 100),
+):
+    """Gains and held proportions of the task filter, with filterpy's Kalman filter."""
+    from filterpy.kalman import KalmanFilter
+
+    kf = KalmanFilter(dim_x=2, dim_z=1)
+    kf.F = np.array([[1.0, 1.0], [0.0, 1.0]])
+    kf.H = np.array([[1.0, 0.0]])
+    gains, proportions = [], []
+    proportion, next_update = 0.0, 0
+    for k, z in enumerate(losses, start=1):
+        if k == 1:
+            kf.x = np.array([z, 0.0])
+            scale = max(abs(z), 1e-6) ** 2
+            kf.P = scale * np.diag([1.0, 0.01])
+            kf.R = np.array([[0.01 * scale]])
+        scale = max(abs(kf.x[0]), 1e-6) ** 2
+        kf.Q = trend_noise**2 * scale * np.array([[1 / 3, 1 / 2], [1 / 2, 1.0]])
+        kf.predict()
+        kf.update(z)
+        gain = kf.K[0, 0]
+        residual = z - kf.x[0]
+        R = forgetting * kf.R[0, 0] + (1 - forgetting) * (residual**2 + kf.P[0, 0])
+        kf.R = np.array([[max(R, 1e-6 * scale)]])
+        if k >= next_update:
+            proportion = 1 - gain
+            T = cycle
+            if T is None:
+                T = fraction * abs(kf.x[0]) / (abs(kf.x[1]) + np.sqrt(kf.P[1, 1]))
+                T = int(np.round(np.clip(T, *cycle_range)))
+            next_update = k + T
+        gains.append(gain)
+        proportions.append(proportion)
+    return np.array(gains), np.array(proportions)
