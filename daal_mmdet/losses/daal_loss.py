@@ -227,9 +227,9 @@ class DAALLoss(nn.Module):
             ignore_index: Takes the place of the option.
 
         Returns:
-            A scalar; for 'none' the task term alone, (..., C) or, under a softmax,
-            (...,), because a batch has only one nuclear norm. For no rows 0, with a
-            zero gradient. In float32 at least.
+            A scalar in float32 at least; for no rows 0, with a zero gradient. For
+            'none' the task term alone, because a batch has only one nuclear norm:
+            (..., C) or, under a softmax and for quality targets, (...,).
 
         Raises:
             TypeError, ValueError: If shapes, the number of classes or, on a CPU,

@@ -106,12 +106,15 @@ class TaskTerm(nn.Module):
             avg_factor: What 'mean' divides by; None means the number of entries.
 
         Returns:
-            A scalar; for 'none' (N, C), or (N,) under a softmax.
+            A scalar; for 'none' (N, C), or (N,) under a softmax and for quality
+            targets, as in mmdet.
 
         Raises:
             ValueError: If ``avg_factor`` comes with 'sum', or ``class_weight`` or the
                 form of the target does not fit.
         """
+        if targets.scores is not None and not self.use_sigmoid:
+            raise ValueError('target: a pair (labels, scores) needs use_sigmoid=True')
         if avg_factor is not None and reduction == 'sum':
             raise ValueError("avg_factor: can not be used with reduction='sum'")
         class_weight = self._combine_weights(balance, targets.num_classes, pred.device)
@@ -129,6 +132,11 @@ class TaskTerm(nn.Module):
             else:
                 elements = self._elements(pred, targets, class_weight)
                 if weight is not None:
+                    if weight.dim() > elements.dim():
+                        raise ValueError(
+                            'weight: expected one a row for (labels, scores) targets, '
+                            f'got shape {tuple(weight.shape)}'
+                        )
                     rows_only = weight.dim() < elements.dim()
                     elements = elements * (weight[:, None] if rows_only else weight)
                 if targets.not_ignored is not None:
@@ -155,7 +163,7 @@ class TaskTerm(nn.Module):
     def _elements(
         self, pred: Tensor, targets: Targets, class_weight: Tensor | None
     ) -> Tensor:
-        """Loss of every entry (sigmoid) or row (softmax), without row weights."""
+        """Loss of every entry (sigmoid) or row (softmax, quality), without weights."""
         C, labels = targets.num_classes, targets.labels
         if not self.use_sigmoid:
             log_p = self._log_probabilities(pred)
@@ -166,9 +174,10 @@ class TaskTerm(nn.Module):
             rows = focal.softmax_focal_rows(log_p, labels, self.gamma, self.alpha)
             return rows if class_weight is None else rows * class_weight[labels]
         if targets.scores is not None:
-            return focal.quality_focal_elements(
+            elements = focal.quality_focal_elements(
                 pred, labels, targets.scores, self.beta, class_weight, self.activated
             )
+            return elements.sum(dim=1)
         soft = targets.soft
         if labels is not None:
             soft = pred.new_zeros(len(labels), C + 1)
@@ -211,7 +220,8 @@ class TaskTerm(nn.Module):
         if avg_factor is not None:
             # As mmdet's weight_reduce_loss, so that 0 does not divide.
             return avg_factor + _FLOAT32_EPS
-        columns = pred.shape[1] if self.use_sigmoid else 1
+        by_row = not self.use_sigmoid or targets.scores is not None
+        columns = 1 if by_row else pred.shape[1]
         if self.avg_non_ignore and targets.not_ignored is not None:
             return targets.not_ignored.sum().clamp(min=1) * columns
         return max(len(pred), 1) * columns

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import mmdet
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+
+@pytest.fixture(autouse=True)
+def _mmdet_scope():
+    """Registries of mmdet, as its tools set them up; nothing else is registered."""
+    init_default_scope('mmdet')
+
+
+@pytest.fixture
+def shipped_config():
+    """Load one of the configs that the installed mmdet ships."""
+
+    def load(name: str) -> Config:
+        path = Path(mmdet.__file__).parent / '.mim' / 'configs' / name
+        return Config.fromfile(path)
+
+    return load
+
+
+@pytest.fixture
+def one_image_batch():
+    """A preprocessed batch of one small random image with two boxes."""
+
+    def make(model: torch.nn.Module, config: dict) -> tuple:
+        rng = np.random.default_rng(0)
+        image = torch.from_numpy(rng.integers(0, 255, (3, 128, 128), dtype=np.uint8))
+        sample = DetDataSample(
+            metainfo={
+                'img_shape': (128, 128),
+                'ori_shape': (128, 128),
+                'scale_factor': (1.0, 1.0),
+                'batch_input_shape': (128, 128),
+            }
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[10.0, 20.0, 60.0, 90.0], [50.0, 40.0, 120.0, 110.0]]),
+            labels=torch.tensor([1, 3]),
+        )
+        data = {'inputs': [image], 'data_samples': [sample]}
+        data = model.data_preprocessor(data, training=True)
+        return data['inputs'], data['data_samples']
+
+    return make
