@@ -178,3 +178,54 @@ def proportion_filter(
         gains.append(gain)
         proportions.append(proportion)
     return np.array(gains), np.array(proportions)
+
+
+# --- detection metrics ----------------------------------------------------------------
+def box_iou(a, b):
+    """IoU of two boxes (x, y, w, h)."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    overlap = width * height
+    return overlap / (a[2] * a[3] + b[2] * b[3] - overlap)
+
+
+def coco_average_precision(truths, detections, thresholds, max_detections=100):
+    """AP of one class at each IoU threshold; NaN without ground truth.
+
+    ``truths[i]`` are the boxes of image i, ``detections[i]`` its (score, box) pairs.
+    Greedy matching by falling score, precision made monotonous from the right and read
+    at 101 recalls.
+    """
+    total = sum(len(boxes) for boxes in truths)
+    if total == 0:
+        return np.full(len(thresholds), np.nan)
+    out = []
+    for threshold in thresholds:
+        flags = []
+        for boxes, found in zip(truths, detections, strict=True):
+            taken = set()
+            ranked = sorted(found, key=lambda pair: -pair[0])[:max_detections]
+            for score, box in ranked:
+                best, best_iou = None, threshold
+                for j, truth in enumerate(boxes):
+                    if j not in taken and box_iou(box, truth) >= best_iou:
+                        best, best_iou = j, box_iou(box, truth)
+                if best is not None:
+                    taken.add(best)
+                flags.append((score, best is not None))
+        flags.sort(key=lambda pair: -pair[0])
+        hits, precisions, recalls = 0, [], []
+        for rank, (_, hit) in enumerate(flags, start=1):
+            hits += hit
+            precisions.append(hits / rank)
+            recalls.append(hits / total)
+        values = []
+        for wanted in np.linspace(0, 1, 101):
+            reached = [
+                p for p, r in zip(precisions, recalls, strict=True) if r >= wanted
+            ]
+            values.append(max(reached, default=0.0))
+        out.append(np.mean(values))
+    return np.array(out)

@@ -1,0 +1,2 @@
+_base_ = 'gru_sunspots_mse.py'
+model = dict(loss=dict(type='AdaptiveDynamicLoss'))

@@ -1,0 +1,102 @@
+"""What the training and the test command share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+__all__ = ['add_common_arguments', 'build_runner', 'load_config', 'require_file']
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that mmdet's train and test tools have in common."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and results')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config, such as '
+        'model.bbox_head.loss_cls.type=DAALLoss; "[a,b]" or a,b is a list',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed run were started',
+    )
+    # torch.distributed.launch passes the first form before PyTorch 2, the second since.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def require_file(name: str, path: str) -> None:
+    """Exit with a message unless ``path`` is a file or a URL."""
+    if '://' not in path and not Path(path).is_file():
+        raise SystemExit(f'{name}: there is no file {path!r}')
+
+
+def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
+    """Read the config that the command line asks for, with its changes.
+
+    ``daal_mmdet`` is imported by the config whatever the config says, so that worker
+    processes and a dumped copy of it know the losses too.
+
+    Args:
+        args: Parsed options of :func:`add_common_arguments`.
+        loaders: Which of ``'train'``, ``'val'`` and ``'test'`` will be used.
+
+    Raises:
+        SystemExit: If there is no such config, or an annotation file of a data set is
+            missing; the message ends with the config's ``data_hint`` if it has one.
+    """
+    require_file('config', args.config)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    # Models whose image size varies would otherwise recompile for each of them.
+    setup_cache_size_limit_of_dynamo()
+    config = Config.fromfile(args.config)
+    config.launcher = args.launcher
+    if args.cfg_options:
+        config.merge_from_dict(args.cfg_options)
+    imports = config.setdefault('custom_imports', {'imports': []})
+    if isinstance(imports['imports'], str):
+        imports['imports'] = [imports['imports']]
+    if 'daal_mmdet' not in imports['imports']:
+        imports['imports'] = [*imports['imports'], 'daal_mmdet']
+    for name in loaders:
+        _require_annotations(config, f'{name}_dataloader')
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    return config
+
+
+def _require_annotations(config: Config, loader: str) -> None:
+    dataset = (config.get(loader) or {}).get('dataset', {})
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    ann_file = dataset.get('ann_file')
+    if not isinstance(ann_file, str) or '://' in ann_file:
+        return
+    path = Path(dataset.get('data_root') or '', ann_file)
+    if not path.is_file():
+        hint = config.get('data_hint')
+        raise SystemExit(
+            f'{loader}.dataset.ann_file: there is no file {str(path)!r}'
+            + (f'. {hint}' if hint else '')
+        )
+
+
+def build_runner(config: Config) -> Runner:
+    """Build the runner that the config names, mmengine's own unless it says."""
+    if 'runner_type' in config:
+        return RUNNERS.build(config)
+    return Runner.from_cfg(config)

@@ -1,0 +1,241 @@
+"""COCO AP of the few, medium and many classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+from mmdet.evaluation.metrics import CocoMetric, coco_metric
+from mmdet.registry import METRICS
+from mmengine.fileio import load
+from mmengine.logging import MMLogger
+from pycocotools.cocoeval import COCOeval
+from terminaltables import AsciiTable
+
+__all__ = ['GROUPS', 'FewClassCocoMetric', 'group_classes']
+
+GROUPS = ('few', 'medium', 'many')
+RULES = ('auto', 'lvis', 'terciles')
+# LVIS (Gupta et al., 2019): classes in at most 10 / 100 / more training images.
+_LVIS_FEW, _LVIS_MEDIUM = 10, 100
+
+
+def group_classes(
+    image_counts: Mapping[str, int],
+    instance_counts: Mapping[str, int],
+    rule: str = 'auto',
+) -> dict[str, list[str]]:
+    """Split classes by how often the training set shows them.
+
+    * ``'lvis'``: few, medium and many are classes in at most 10, at most 100 and more
+      training *images* (A. Gupta et al., "LVIS", CVPR 2019).
+    * ``'terciles'``: the classes ordered by training *instances* and cut in three, few
+      first; for small sets. One class over goes to the many, two over to the few and
+      the many. Ties keep the given order.
+    * ``'auto'``: ``'lvis'`` where it leaves no group empty, else ``'terciles'``.
+
+    Args:
+        image_counts: Training images that show each class.
+        instance_counts: Training instances of each class, the same keys.
+        rule: One of the above.
+
+    Returns:
+        Class names of ``'few'``, ``'medium'`` and ``'many'``, rarest first; with fewer
+        than three classes, or under ``'lvis'``, a group may be empty.
+
+    Raises:
+        ValueError: If ``rule`` is unknown.
+    """
+    if rule not in RULES:
+        raise ValueError(f'groups: expected one of {RULES} or a dict, got {rule!r}')
+    ordered = sorted(instance_counts, key=lambda name: instance_counts[name])
+    by_images: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for name in ordered:
+        images = image_counts[name]
+        if images <= _LVIS_FEW:
+            by_images['few'].append(name)
+        elif images <= _LVIS_MEDIUM:
+            by_images['medium'].append(name)
+        else:
+            by_images['many'].append(name)
+    if rule == 'lvis' or (rule == 'auto' and all(by_images.values())):
+        return by_images
+    first = (len(ordered) + 1) // 3
+    last = (len(ordered) + 2) // 3
+    return {
+        'few': ordered[:first],
+        'medium': ordered[first : len(ordered) - last],
+        'many': ordered[len(ordered) - last :],
+    }
+
+
+@METRICS.register_module()
+class FewClassCocoMetric(CocoMetric):
+    """``CocoMetric`` with AP and AP50 of the few, medium and many classes beside.
+
+    A class's group says how often the *training* set shows it, so the metric needs the
+    training annotations. For each group G it adds ``bbox_mAP_G`` and ``bbox_mAP_50_G``
+    (``segm_...`` for masks): the mean over the group's classes of what COCO averages
+    over all, with at most 100 detections an image. As in COCO, a class without ground
+    truth does not count, and a group without any gives -1.
+
+    Args:
+        train_ann_file: Training annotations in COCO format.
+        groups: ``'lvis'``, ``'terciles'`` or ``'auto'``, see :func:`group_classes`; or
+            a dict of class names for ``'few'``, ``'medium'`` and ``'many'``, which may
+            leave out groups and classes.
+        **kwargs: The arguments of ``CocoMetric``.
+
+    Raises:
+        FileNotFoundError: If ``train_ann_file`` does not exist.
+        TypeError, ValueError: If ``groups`` is not as above.
+        ValueError: When evaluating, if a class of the data set is not in the training
+            annotations, or a class in ``groups`` not in the data set.
+    """
+
+    def __init__(
+        self,
+        *args: object,
+        train_ann_file: str,
+        groups: str | Mapping[str, Sequence[str]] = 'auto',
+        **kwargs: object,
+    ) -> None:
+        if '://' not in str(train_ann_file) and not Path(train_ann_file).is_file():
+            raise FileNotFoundError(
+                f'train_ann_file: there is no file {str(train_ann_file)!r}; it decides '
+                'which classes are few'
+            )
+        if isinstance(groups, str):
+            # Says what is allowed before anything is trained.
+            group_classes({}, {}, groups)
+        elif not isinstance(groups, Mapping):
+            raise TypeError(
+                f'groups: expected one of {RULES} or a dict, got {groups!r}'
+            )
+        elif not set(groups) <= set(GROUPS):
+            raise ValueError(
+                f'groups: expected the keys {GROUPS}, got {sorted(groups)}'
+            )
+        super().__init__(*args, **kwargs)
+        self.train_ann_file = train_ann_file
+        self.groups = groups
+        self._classes_of_group: dict[str, list[str]] | None = None
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Compute the metrics from the results of all images.
+
+        Args:
+            results: Pairs of ground truth and predictions, one an image.
+
+        Returns:
+            The values of ``CocoMetric`` and those of the groups.
+        """
+        with _keep_evaluators() as evaluators:
+            metrics = super().compute_metrics(results)
+        for evaluator in evaluators:
+            if evaluator.params.useCats:
+                metrics.update(self._group_metrics(evaluator))
+        return metrics
+
+    def _group_metrics(self, evaluator: COCOeval) -> dict[str, float]:
+        classes_of_group = self._group_classes()
+        params = evaluator.params
+        names = [c['name'] for c in evaluator.cocoGt.loadCats(params.catIds)]
+        detections = list(params.maxDets)
+        most = detections.index(100) if 100 in detections else -1
+        # (iou, recall, class) for all areas; -1 where a class has no ground truth.
+        precision = evaluator.eval['precision'][:, :, :, 0, most]
+        at_50 = np.flatnonzero(np.isclose(params.iouThrs, 0.5))
+
+        metrics, rows = {}, [['group', 'classes', 'mAP', 'mAP_50']]
+        for group, classes in classes_of_group.items():
+            columns = [names.index(name) for name in classes if name in names]
+            values = {'mAP': _mean(precision[:, :, columns])}
+            if len(at_50):
+                values['mAP_50'] = _mean(precision[at_50][:, :, columns])
+            for item, value in values.items():
+                metrics[f'{params.iouType}_{item}_{group}'] = round(value, 3)
+            row = [
+                f'{values[item]:.3f}' if item in values else '-' for item in rows[0][2:]
+            ]
+            rows.append([group, str(len(columns)), *row])
+        MMLogger.get_current_instance().info('\n' + AsciiTable(rows).table)
+        return metrics
+
+    def _group_classes(self) -> dict[str, list[str]]:
+        """Class names of each group, read from the training annotations once."""
+        if self._classes_of_group is None:
+            classes = list(self.dataset_meta['classes'])
+            if isinstance(self.groups, str):
+                images, instances = _count_classes(self.train_ann_file)
+                missing = [name for name in classes if name not in instances]
+                if missing:
+                    raise ValueError(
+                        f'train_ann_file: {self.train_ann_file} has no category '
+                        f'{missing}; it has {sorted(instances)}'
+                    )
+                self._classes_of_group = group_classes(
+                    {name: images[name] for name in classes},
+                    {name: instances[name] for name in classes},
+                    self.groups,
+                )
+            else:
+                named = [name for group in self.groups.values() for name in group]
+                unknown = sorted(set(named) - set(classes))
+                if unknown:
+                    raise ValueError(
+                        f'groups: the data set has no class {unknown}; it has {classes}'
+                    )
+                self._classes_of_group = {
+                    group: list(self.groups.get(group, ())) for group in GROUPS
+                }
+        return self._classes_of_group
+
+
+def _count_classes(ann_file: str) -> tuple[Counter[str], dict[str, int]]:
+    """Training images and training instances of each class, crowds left out."""
+    document = load(ann_file)
+    names = {category['id']: category['name'] for category in document['categories']}
+    instances = dict.fromkeys(names.values(), 0)
+    seen = set()
+    for annotation in document['annotations']:
+        if not annotation.get('iscrowd', 0):
+            name = names[annotation['category_id']]
+            instances[name] += 1
+            seen.add((annotation['image_id'], name))
+    return Counter(name for _, name in seen), instances
+
+
+def _mean(precision: np.ndarray) -> float:
+    """COCO's mean: over what has ground truth, -1 if nothing has."""
+    precision = precision[precision > -1]
+    return float(precision.mean()) if precision.size else -1.0
+
+
+@contextmanager
+def _keep_evaluators() -> Iterator[list[COCOeval]]:
+    """Collect the ``COCOeval`` objects that ``CocoMetric`` makes for itself.
+
+    It drops them, and with them the precision of each class at each threshold, which
+    nothing else could tell us short of evaluating again. The names in its module are
+    what it makes them from.
+    """
+    kept: list[COCOeval] = []
+
+    def keeping(base: type[COCOeval]) -> type[COCOeval]:
+        class Kept(base):  # type: ignore[misc, valid-type]
+            def accumulate(self, p: object = None) -> None:
+                super().accumulate(p)
+                kept.append(self)
+
+        return Kept
+
+    names = [name for name in ('COCOeval', 'COCOevalMP') if hasattr(coco_metric, name)]
+    with patch.multiple(
+        coco_metric, **{name: keeping(getattr(coco_metric, name)) for name in names}
+    ):
+        yield kept

@@ -1,0 +1,242 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import METRICS
+
+from daal_mmdet.evaluation.few_class_coco_metric import group_classes
+from tests import oracles
+
+CLASSES = ('cat', 'dog', 'emu', 'fox', 'gnu')
+THRESHOLDS = np.arange(0.5, 0.96, 0.05)
+
+
+def random_boxes(rng, n):
+    return np.c_[rng.uniform(0, 50, (n, 2)), rng.uniform(8, 40, (n, 2))].round(1)
+
+
+def write_annotations(path, boxes_of_image, classes=CLASSES):
+    """``boxes_of_image[i]``: (class index, box) pairs. Ids are not in class order."""
+    ids = {c: 10 * ((c * 3) % len(classes)) + 1 for c in range(len(classes))}
+    annotations = [
+        {
+            'image_id': i,
+            'category_id': ids[c],
+            'bbox': list(map(float, box)),
+            'area': float(box[2] * box[3]),
+            'iscrowd': 0,
+        }
+        for i, boxes in enumerate(boxes_of_image)
+        for c, box in boxes
+    ]
+    document = {
+        'images': [
+            {'id': i, 'width': 100, 'height': 100, 'file_name': f'{i}.jpg'}
+            for i in range(len(boxes_of_image))
+        ],
+        'categories': [{'id': ids[c], 'name': n} for c, n in enumerate(classes)],
+        'annotations': [{'id': k + 1, **a} for k, a in enumerate(annotations)],
+    }
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+@pytest.fixture
+def train_file(tmp_path):
+    """1, 2, 3, 4 and 5 training instances; emu and fox share an image."""
+    box = [1, 1, 9, 9]
+    images = [[(c, box)] for c, n in enumerate(range(1, 6)) for _ in range(n)]
+    return write_annotations(tmp_path / 'train.json', images)
+
+
+def evaluate(val_file, predictions, kind='FewClassCocoMetric', **options):
+    """``predictions[i]``: (class index, score, box) triples."""
+    metric = METRICS.build(
+        {
+            'type': kind,
+            'ann_file': val_file,
+            'metric': 'bbox',
+            **options,
+        }
+    )
+    metric.dataset_meta = {'classes': options.pop('classes', CLASSES)}
+    for i, found in enumerate(predictions):
+        boxes = torch.tensor([list(box) for _, _, box in found]).reshape(-1, 4)
+        boxes = boxes.double()
+        boxes[:, 2:] += boxes[:, :2]
+        sample = {
+            'img_id': i,
+            'ori_shape': (100, 100),
+            'pred_instances': {
+                'bboxes': boxes,
+                'scores': torch.tensor([score for _, score, _ in found]),
+                'labels': torch.tensor([c for c, _, _ in found], dtype=torch.long),
+            },
+        }
+        metric.process({}, [sample])
+    return metric.evaluate(size=len(predictions))
+
+
+def random_case(seed, num_images=6):
+    rng = np.random.default_rng(seed)
+    truths, predictions = [], []
+    for _ in range(num_images):
+        n = rng.integers(1, 6)
+        boxes = random_boxes(rng, n)
+        # Class 4 is never in the validation set.
+        classes = rng.integers(0, 4, n)
+        truths.append(list(zip(classes, boxes, strict=True)))
+        found = []
+        for c, box in truths[-1]:
+            if rng.uniform() < 0.8:
+                found.append((c, rng.uniform(), box + rng.normal(size=4)))
+        for box in random_boxes(rng, rng.integers(0, 4)):
+            found.append((rng.integers(0, 5), rng.uniform(), box))
+        predictions.append(found)
+    return truths, predictions
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_group_averages_match_a_slow_oracle(tmp_path, train_file, seed):
+    truths, predictions = random_case(seed)
+    ap = np.array(
+        [
+            oracles.coco_average_precision(
+                [[box for c, box in image if c == k] for image in truths],
+                [[(s, box) for c, s, box in image if c == k] for image in predictions],
+                THRESHOLDS,
+            )
+            for k in range(len(CLASSES))
+        ]
+    )
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    metrics = evaluate(val_file, predictions, train_ann_file=train_file)
+    # 1, 2 | 3 | 4, 5 training instances
+    for group, classes in (('few', [0, 1]), ('medium', [2]), ('many', [3, 4])):
+        values = ap[classes]
+        want, want_50 = np.nan, np.nan
+        if not np.isnan(values).all():
+            want, want_50 = np.nanmean(values), np.nanmean(values[:, 0])
+        for item, value in (('mAP', want), ('mAP_50', want_50)):
+            value = -1 if np.isnan(value) else value
+            got = metrics[f'coco/bbox_{item}_{group}']
+            assert got == pytest.approx(value, abs=6e-4)
+    assert metrics['coco/bbox_mAP'] == pytest.approx(np.nanmean(ap), abs=6e-4)
+
+
+def test_everything_that_coco_metric_reports_stays(tmp_path, train_file):
+    truths, predictions = random_case(0)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    metrics = evaluate(val_file, predictions, train_ann_file=train_file, classwise=True)
+    plain = evaluate(val_file, predictions, 'CocoMetric', classwise=True)
+    assert {name: metrics[name] for name in plain} == pytest.approx(plain, nan_ok=True)
+    assert {'coco/cat_precision', 'coco/bbox_mAP_75'} <= set(plain)
+
+
+def test_class_groups_may_be_named(tmp_path, train_file):
+    truths = [[(0, [5, 5, 20, 20]), (1, [50, 50, 30, 30])]]
+    predictions = [[(0, 0.9, [5, 5, 20, 20])]]
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    groups = {'few': ['cat'], 'many': ['dog', 'gnu']}
+    metrics = evaluate(val_file, predictions, train_ann_file=train_file, groups=groups)
+    assert metrics['coco/bbox_mAP_few'] == pytest.approx(1)
+    assert metrics['coco/bbox_mAP_many'] == 0
+    assert metrics['coco/bbox_mAP_medium'] == -1
+
+
+def test_class_agnostic_proposals_have_no_groups(tmp_path, train_file):
+    truths, predictions = random_case(1)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    metrics = evaluate(
+        val_file, predictions, train_ann_file=train_file, metric='proposal'
+    )
+    assert 'coco/AR@100' in metrics
+    assert not [key for key in metrics if key.endswith(('few', 'medium', 'many'))]
+
+
+def test_no_detections_at_all_is_what_coco_metric_makes_of_it(tmp_path, train_file):
+    truths, _ = random_case(2)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    metrics = evaluate(val_file, [[] for _ in truths], train_ann_file=train_file)
+    assert not [key for key in metrics if key.endswith('few')]
+
+
+def test_mmdets_module_is_left_as_it_was(tmp_path, train_file):
+    from mmdet.evaluation.metrics import coco_metric
+
+    before = coco_metric.COCOeval
+    truths, predictions = random_case(3)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    evaluate(val_file, predictions, train_ann_file=train_file)
+    assert coco_metric.COCOeval is before
+
+
+@pytest.mark.parametrize(
+    ('instances', 'sizes'),
+    [([], (0, 0, 0)), ([3], (0, 0, 1)), ([3, 1], (1, 0, 1)), ([3, 1, 2], (1, 1, 1))]
+    + [([9, 1, 5, 3], (1, 1, 2)), (list(range(5)), (2, 1, 2)), (range(7), (2, 2, 3))],
+)
+def test_terciles(instances, sizes):
+    counts = {str(i): n for i, n in enumerate(instances)}
+    groups = group_classes(dict.fromkeys(counts, 0), counts, 'terciles')
+    assert tuple(map(len, groups.values())) == sizes
+    flat = [counts[name] for group in groups.values() for name in group]
+    assert flat == sorted(instances)
+
+
+def test_terciles_keep_the_order_of_ties():
+    counts = dict.fromkeys('zyxwvu', 4)
+    groups = group_classes(counts, counts, 'terciles')
+    assert ''.join(sum(groups.values(), [])) == 'zyxwvu'
+
+
+def test_lvis_rule_counts_images_and_auto_takes_it_where_no_group_is_empty():
+    images = {'a': 10, 'b': 11, 'c': 100, 'd': 101}
+    instances = {'a': 1000, 'b': 11, 'c': 100, 'd': 101}
+    want = {'few': ['a'], 'medium': ['b', 'c'], 'many': ['d']}
+    assert group_classes(images, instances, 'lvis') == want
+    assert group_classes(images, instances, 'auto') == want
+    none_many = {**images, 'd': 99}
+    assert group_classes(none_many, instances, 'lvis')['many'] == []
+    assert group_classes(none_many, instances, 'auto')['many'] == ['d', 'a']
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'message'),
+    [
+        (
+            {'train_ann_file': 'nowhere.json'},
+            FileNotFoundError,
+            "train_ann_file: there is no file 'nowhere.json'",
+        ),
+        ({'groups': 'halves'}, ValueError, "groups: expected one of .*, got 'halves'"),
+        ({'groups': 3}, TypeError, 'groups: expected one of .* or a dict, got 3'),
+        (
+            {'groups': {'rare': ['cat']}},
+            ValueError,
+            r"groups: expected the keys .*, got \['rare'\]",
+        ),
+    ],
+)
+def test_bad_options(train_file, options, error, message):
+    options = {'train_ann_file': train_file, **options}
+    with pytest.raises(error, match=message):
+        METRICS.build({'type': 'FewClassCocoMetric', **options})
+
+
+def test_classes_that_the_annotations_do_not_have(tmp_path, train_file):
+    truths, predictions = random_case(4)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    other = write_annotations(tmp_path / 'o.json', [[]], ('cat', 'dog', 'emu', 'fox'))
+    with pytest.raises(ValueError, match=r"o\.json has no category \['gnu'\]; it has"):
+        evaluate(val_file, predictions, train_ann_file=other)
+    with pytest.raises(
+        ValueError, match=r"groups: the data set has no class \['owl'\]"
+    ):
+        evaluate(
+            val_file,
+            predictions,
+            train_ann_file=train_file,
+            groups={'few': ['owl']},
+        )

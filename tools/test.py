@@ -1,0 +1,79 @@
+"""Test a detector: mmdet's command, with the modules of daal_mmdet registered."""
+
+import argparse
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmengine.config import Config, ConfigDict
+
+import daal_mmdet  # noqa: F401 - registers its modules
+from daal_mmdet.cli import add_common_arguments, build_runner, load_config, require_file
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_common_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', help='write the predictions to this .pkl file')
+    parser.add_argument(
+        '--show', action='store_true', help='show predictions in a window'
+    )
+    parser.add_argument(
+        '--show-dir', help='write images with predictions to this folder'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds each image is shown'
+    )
+    parser.add_argument(
+        '--tta', action='store_true', help='average over augmented copies of each image'
+    )
+    args = parser.parse_args(argv)
+    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out: expected a file name ending in .pkl, got {args.out!r}')
+    return args
+
+
+def use_test_time_augmentation(config: Config) -> None:
+    """Wrap the model and take the pipeline of ``tta_model`` and ``tta_pipeline``.
+
+    Where the config names none, each image is also flipped, as with mmdet.
+    """
+    if 'tta_model' not in config:
+        nms = {'type': 'nms', 'iou_threshold': 0.5}
+        config.tta_model = {
+            'type': 'DetTTAModel',
+            'tta_cfg': {'nms': nms, 'max_per_img': 100},
+        }
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_pipeline' not in config:
+        *steps, pack = dataset.pipeline
+        keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+        pack = {**pack, 'meta_keys': (*keys, 'flip', 'flip_direction')}
+        flips = [{'type': 'RandomFlip', 'prob': prob} for prob in (1.0, 0.0)]
+        both = {'type': 'TestTimeAug', 'transforms': [flips, [pack]]}
+        config.tta_pipeline = [*steps, both]
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+    dataset.pipeline = config.tta_pipeline
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Test."""
+    args = parse_args(argv)
+    config = load_config(args, loaders=['test'])
+    require_file('checkpoint', args.checkpoint)
+    config.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        config = trigger_visualization_hook(config, args)
+    if args.tta:
+        use_test_time_augmentation(config)
+    runner = build_runner(config)
+    if args.out is not None:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,63 @@
+"""Train a detector: mmdet's command, with the losses of daal_mmdet registered."""
+
+import argparse
+
+import daal_mmdet  # noqa: F401 - registers its modules
+from daal_mmdet.cli import add_common_arguments, build_runner, load_config, require_file
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_common_arguments(parser)
+    parser.add_argument(
+        '--amp', action='store_true', help='train with automatic mixed precision'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate by this run's batch size over "
+        'auto_scale_lr.base_batch_size of the config',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint, without a name from the latest in the work dir',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train."""
+    args = parse_args(argv)
+    config = load_config(args, loaders=['train', 'val'])
+    if args.amp:
+        wrapper = config.optim_wrapper.get('type', 'OptimWrapper')
+        if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise SystemExit(
+                '--amp: expected optim_wrapper.type OptimWrapper or AmpOptimWrapper, '
+                f'got {wrapper!r}'
+            )
+        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+            raise SystemExit(
+                '--auto-scale-lr: the config needs '
+                'auto_scale_lr=dict(base_batch_size=...), and has '
+                f'auto_scale_lr={config.get("auto_scale_lr")}'
+            )
+        config.auto_scale_lr.enable = True
+    if args.resume is not None:
+        config.resume = True
+        config.load_from = None
+        if args.resume != 'auto':
+            require_file('--resume', args.resume)
+            config.load_from = args.resume
+    build_runner(config).train()
+
+
+if __name__ == '__main__':
+    main()
