@@ -65,11 +65,11 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     config.launcher = args.launcher
     if args.cfg_options:
         config.merge_from_dict(args.cfg_options)
-    imports = config.setdefault('custom_imports', {'imports': []})
-    if isinstance(imports['imports'], str):
-        imports['imports'] = [imports['imports']]
-    if 'daal_mmdet' not in imports['imports']:
-        imports['imports'] = [*imports['imports'], 'daal_mmdet']
+    imports = config.get('custom_imports') or {'imports': []}
+    modules = imports['imports']
+    modules = [modules] if isinstance(modules, str) else list(modules)
+    if 'daal_mmdet' not in modules:
+        config.custom_imports = {**imports, 'imports': [*modules, 'daal_mmdet']}
     for name in loaders:
         _require_annotations(config, f'{name}_dataloader')
     if args.work_dir is not None:

@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
-from mmdet.evaluation.metrics import CocoMetric, coco_metric
+from mmdet.datasets.api_wrappers import COCOeval
+from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.fileio import load
 from mmengine.logging import MMLogger
-from pycocotools.cocoeval import COCOeval
 from terminaltables import AsciiTable
 
 __all__ = ['GROUPS', 'FewClassCocoMetric', 'group_classes']
@@ -171,7 +170,7 @@ class FewClassCocoMetric(CocoMetric):
         if self._classes_of_group is None:
             classes = list(self.dataset_meta['classes'])
             if isinstance(self.groups, str):
-                images, instances = _count_classes(self.train_ann_file)
+                images, instances = _count_classes(self.train_ann_file, self.backend_args)
                 missing = [name for name in classes if name not in instances]
                 if missing:
                     raise ValueError(
@@ -196,9 +195,11 @@ class FewClassCocoMetric(CocoMetric):
         return self._classes_of_group
 
 
-def _count_classes(ann_file: str) -> tuple[Counter[str], dict[str, int]]:
+def _count_classes(
+    ann_file: str, backend_args: dict | None
+) -> tuple[Counter[str], dict[str, int]]:
     """Training images and training instances of each class, crowds left out."""
-    document = load(ann_file)
+    document = load(ann_file, backend_args=backend_args)
     names = {category['id']: category['name'] for category in document['categories']}
     instances = dict.fromkeys(names.values(), 0)
     seen = set()
@@ -221,21 +222,19 @@ def _keep_evaluators() -> Iterator[list[COCOeval]]:
     """Collect the ``COCOeval`` objects that ``CocoMetric`` makes for itself.
 
     It drops them, and with them the precision of each class at each threshold, which
-    nothing else could tell us short of evaluating again. The names in its module are
-    what it makes them from.
+    nothing else could tell us short of evaluating again. Its ``COCOevalMP`` inherits
+    ``accumulate``. The method is replaced and not the class, because ``COCOevalMP``
+    sends itself to other processes, which must find its class by name.
     """
     kept: list[COCOeval] = []
+    accumulate = COCOeval.accumulate
 
-    def keeping(base: type[COCOeval]) -> type[COCOeval]:
-        class Kept(base):  # type: ignore[misc, valid-type]
-            def accumulate(self, p: object = None) -> None:
-                super().accumulate(p)
-                kept.append(self)
+    def accumulate_and_keep(self: COCOeval, p: object = None) -> None:
+        accumulate(self, p)
+        kept.append(self)
 
-        return Kept
-
-    names = [name for name in ('COCOeval', 'COCOevalMP') if hasattr(coco_metric, name)]
-    with patch.multiple(
-        coco_metric, **{name: keeping(getattr(coco_metric, name)) for name in names}
-    ):
+    COCOeval.accumulate = accumulate_and_keep
+    try:
         yield kept
+    finally:
+        COCOeval.accumulate = accumulate

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+DETECTORS = [
+    path.relative_to(CONFIGS)
+    for folder in ('aquarium', 'bccd', 'long_tail')
+    for path in sorted((CONFIGS / folder).glob('*.py'))
+]
+
+
+def as_plain(config):
+    return config._cfg_dict.to_dict()
+
+
+@pytest.mark.parametrize('path', DETECTORS, ids=str)
+def test_config_builds_its_model_and_survives_a_dump(path, tmp_path):
+    config = Config.fromfile(CONFIGS / path)
+    model = MODELS.build(config.model)
+    classes = config.train_dataloader.dataset.metainfo.classes
+    assert model.bbox_head.num_classes == len(classes)
+    for part in ('val', 'test'):
+        assert config[f'{part}_dataloader'].dataset.metainfo.classes == classes
+        assert config[f'{part}_evaluator'].type == 'FewClassCocoMetric'
+        assert part in config[f'{part}_dataloader'].dataset.ann_file
+        assert part in config[f'{part}_evaluator'].ann_file
+    config.dump(tmp_path / 'dumped.py')
+    assert as_plain(Config.fromfile(tmp_path / 'dumped.py')) == as_plain(config)
+
+
+@pytest.mark.parametrize('folder', ['aquarium', 'bccd', 'long_tail'])
+def test_twins_differ_in_the_name_of_the_loss_alone(folder):
+    name = 'retinanet_mobilenetv2_{}.py'
+    focal = as_plain(Config.fromfile(CONFIGS / folder / name.format('focal')))
+    daal = as_plain(Config.fromfile(CONFIGS / folder / name.format('daal')))
+    assert focal['model']['bbox_head']['loss_cls'].pop('type') == 'FocalLoss'
+    assert daal['model']['bbox_head']['loss_cls'].pop('type') == 'DAALLoss'
+    assert daal == focal
+
+
+def test_backbone_checkpoint_comes_from_one_variable(monkeypatch, tmp_path):
+    path = CONFIGS / 'bccd' / 'retinanet_mobilenetv2_daal.py'
+    scratch = Config.fromfile(path).model
+    assert 'init_cfg' not in scratch.backbone
+    assert scratch.backbone.widen_factor == 0.5
+
+    weights = tmp_path / 'backbone.pth'
+    monkeypatch.setenv('BACKBONE_CHECKPOINT', str(weights))
+    config = Config.fromfile(path).model
+    donor = MODELS.build({**config.backbone, 'init_cfg': None})
+    torch.save({'state_dict': donor.state_dict()}, weights)
+    model = MODELS.build(config)
+    model.init_weights()
+    assert model.backbone.widen_factor == 1.0
+    assert isinstance(model.backbone.conv1.activate, torch.nn.ReLU)
+    for name, value in donor.state_dict().items():
+        assert torch.equal(model.backbone.state_dict()[name], value)
+    # The neck must fit the wider backbone.
+    assert model.eval()(torch.zeros(1, 3, 64, 64), mode='tensor')

@@ -1,0 +1,149 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+import test as test_tool
+import train as train_tool
+from mmengine.config import Config
+from PIL import Image
+
+CLASSES = ('cat', 'dog')
+CONFIG = """
+_base_ = '{base}'
+data_root = '{root}/'
+metainfo = dict(classes=('cat', 'dog'))
+model = dict(bbox_head=dict(num_classes=2, loss_cls=dict(type='DAALLoss')))
+custom_imports = None
+img = dict(
+    data_root=data_root,
+    ann_file='data.json',
+    data_prefix=dict(img=''),
+    metainfo=metainfo)
+loader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=img)
+train_dataloader = dict(drop_last=False, **loader)
+val_dataloader = loader
+test_dataloader = loader
+train_cfg = dict(max_epochs=1, val_interval=1)
+val_evaluator = dict(
+    ann_file=data_root + 'data.json', train_ann_file=data_root + 'data.json')
+test_evaluator = val_evaluator
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path, request):
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(4):
+        pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f'{i}.png')
+        images.append({'id': i, 'file_name': f'{i}.png', 'width': 64, 'height': 64})
+        annotations.append(
+            {
+                'id': i + 1,
+                'image_id': i,
+                'category_id': i % 2 + 1,
+                'bbox': [10, 12, 30, 20],
+                'area': 600,
+                'iscrowd': 0,
+            }
+        )
+    categories = [{'id': i, 'name': name} for i, name in enumerate(CLASSES, start=1)]
+    document = {'images': images, 'annotations': annotations, 'categories': categories}
+    (tmp_path / 'data.json').write_text(json.dumps(document))
+    base = (
+        request.config.rootpath / 'configs' / 'bccd' / 'retinanet_mobilenetv2_focal.py'
+    )
+    path = tmp_path / 'tiny.py'
+    path.write_text(CONFIG.format(base=base, root=tmp_path))
+    return path
+
+
+def test_train_resume_and_test(config_file, tmp_path, capsys):
+    work = tmp_path / 'work'
+    common = [str(config_file), '--work-dir', str(work), '--cfg-options']
+    train_tool.main([*common, 'default_hooks.logger.interval=1'])
+    dumped = Config.fromfile(work / 'tiny.py')
+    # The dumped config alone knows the losses.
+    assert dumped.custom_imports['imports'] == ['daal_mmdet']
+    assert (work / 'epoch_1.pth').is_file()
+
+    train_tool.main([*common, 'train_cfg.max_epochs=2', '--resume'])
+    assert (work / 'epoch_2.pth').is_file()
+    log = max(work.glob('*/*.log')).read_text()
+    assert 'resumed epoch: 1' in log
+
+    out = tmp_path / 'out.pkl'
+    arguments = [str(config_file), str(work / 'epoch_2.pth'), '--work-dir', str(work)]
+    shown = tmp_path / 'shown'
+    for extra in ([], ['--tta'], ['--show-dir', str(shown)]):
+        out.unlink(missing_ok=True)
+        test_tool.main([*arguments, '--out', str(out), *extra])
+        predictions = pickle.loads(out.read_bytes())
+        assert [p['img_id'] for p in predictions] == [0, 1, 2, 3]
+    assert list(work.glob('*/shown/*.png')) or list(shown.rglob('*.png'))
+
+
+def test_amp_and_scaled_learning_rate_reach_the_config(config_file, monkeypatch):
+    built = []
+
+    class Recorder:
+        def train(self):
+            pass
+
+    def build(config):
+        built.append(config)
+        return Recorder()
+
+    monkeypatch.setattr(train_tool, 'build_runner', build)
+    train_tool.main([str(config_file), '--amp', '--auto-scale-lr'])
+    (config,) = built
+    assert config.optim_wrapper.type == 'AmpOptimWrapper'
+    assert config.optim_wrapper.loss_scale == 'dynamic'
+    assert config.auto_scale_lr.enable
+    assert config.work_dir == 'work_dirs/tiny'
+    assert not config.resume
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments', 'message'),
+    [
+        (train_tool, ['nowhere.py'], "config: there is no file 'nowhere.py'"),
+        (
+            train_tool,
+            ['{}', '--resume', 'no.pth'],
+            "--resume: there is no file 'no.pth'",
+        ),
+        (test_tool, ['{}', 'no.pth'], "checkpoint: there is no file 'no.pth'"),
+        (
+            train_tool,
+            ['{}', '--auto-scale-lr', '--cfg-options', 'auto_scale_lr._delete_=True'],
+            '--auto-scale-lr: the config needs',
+        ),
+        (
+            train_tool,
+            ['{}', '--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'],
+            "--amp: expected .*, got 'ApexOptimWrapper'",
+        ),
+        (
+            train_tool,
+            ['{}', '--cfg-options', 'train_dataloader.dataset.ann_file=no.json'],
+            r'train_dataloader\.dataset\.ann_file: there is no file .*no\.json.*'
+            r'prepare_voc\.py',
+        ),
+    ],
+)
+def test_errors_name_what_is_missing(config_file, tool, arguments, message):
+    arguments = [argument.format(config_file) for argument in arguments]
+    with pytest.raises(SystemExit, match=message):
+        tool.main(arguments)
+
+
+def test_predictions_go_to_a_pickle(config_file, capsys):
+    with pytest.raises(SystemExit):
+        test_tool.main([str(config_file), 'x.pth', '--out', 'predictions.json'])
+    message = capsys.readouterr().err
+    assert (
+        "--out: expected a file name ending in .pkl, got 'predictions.json'" in message
+    )
