@@ -24,7 +24,6 @@ import json
 import shutil
 import signal
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ from environment.layout import Layout
 from environment.processes import SetupError, ask, only_one, run, say
 from environment.progress import clock
 
-CPU_WHEELS = 'https://download.pytorch.org/whl/cpu'
 REUSED_TORCH = 'daal_mmdet_reused_torch.pth'
 WHAT = {
     'venv': 'create .venv (about 10 s)',
@@ -164,7 +162,7 @@ class Setup:
         version = self.torch or decisions.TORCH
         if not decisions.torch_satisfies(version):
             say(f'    NOTE: mmcv {decisions.MMCV} was not seen to compile with it.')
-        self.pip('install', f'torch=={version}', *cpu_index())
+        self.pip('install', f'torch=={version}')
 
     def link_outer_torch(self, link: Path, found: dict[str, Any]) -> bool:
         """Put the folder of an outer PyTorch behind the environment's own packages.
@@ -280,18 +278,6 @@ class Setup:
                 'shows why.'
             )
         return result
-
-
-def cpu_index() -> list[str]:
-    """Return pip's option for PyTorch's CPU wheels, where they spare 3 GB of CUDA."""
-    nvidia = shutil.which('nvidia-smi') or Path('/proc/driver/nvidia').exists()
-    if sys.platform != 'linux' or nvidia:
-        return []
-    try:
-        urllib.request.urlopen(f'{CPU_WHEELS}/torch/', timeout=10).close()
-    except OSError:
-        return []
-    return ['--extra-index-url', CPU_WHEELS]
 
 
 def torch_version(text: str) -> str:
