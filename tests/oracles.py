@@ -229,3 +229,130 @@ def coco_average_precision(truths, detections, thresholds, max_detections=100):
             values.append(max(reached, default=0.0))
         out.append(np.mean(values))
     return np.array(out)
+
+
+# --- sequences ------------------------------------------------------------------------
+def numeric_gradient(function, x, step=1e-6):
+    """Central differences of a scalar function of an array."""
+    x = np.array(x, dtype=np.float64)
+    grad = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        there, back = x.copy(), x.copy()
+        there[index] += step
+        back[index] -= step
+        grad[index] = (function(there) - function(back)) / (2 * step)
+    return grad
+
+
+def _filter(F, H, Q, R, P, B=None):
+    """A filterpy filter with these matrices, at x = 0."""
+    from filterpy.kalman import KalmanFilter
+
+    m, n = np.shape(H)
+    oracle = KalmanFilter(dim_x=n, dim_z=m, dim_u=0 if B is None else np.shape(B)[1])
+    oracle.x = np.zeros(n)
+    for name, value in dict(F=F, H=H, Q=Q, R=R, P=P, B=B).items():
+        if value is not None:
+            setattr(oracle, name, np.array(value, dtype=np.float64))
+    return oracle
+
+
+def kalman_loss(pred, true, P, F, H, Q, R, B=None, control=None, mask=None):
+    """Loss of every entry and P after each sequence, by filterpy step by step."""
+    loss = np.zeros_like(true)
+    covariances = []
+    for b in range(len(pred)):
+        oracle = _filter(F, H, Q, R, P, B)
+        for t in range(pred.shape[1]):
+            if mask is not None and not mask[b, t]:
+                continue
+            oracle.x = pred[b, t].copy()
+            oracle.predict(u=None if control is None else control[b, t])
+            oracle.update(true[b, t])
+            weight = np.mean(np.diag(oracle.K))
+            loss[b, t] = weight * np.abs(true[b, t] - np.asarray(H) @ oracle.x)
+        covariances.append(oracle.P)
+    return loss, np.array(covariances)
+
+
+def innovation_nll(series, F, H, Q, R, mask=None, drift=None):
+    """Mean over the entries after the first n steps, by filterpy's log-likelihood."""
+    total, count = 0.0, 0
+    n = len(F)
+    for b in range(len(series)):
+        oracle = _filter(F, H, Q, R, 1e6 * np.eye(n), np.eye(n))
+        seen = 0
+        for t in range(series.shape[1]):
+            if mask is not None and not mask[b, t]:
+                continue
+            oracle.predict(u=np.zeros(n) if drift is None else drift[b, t])
+            oracle.update(series[b, t])
+            seen += 1
+            if seen > n:
+                total -= oracle.log_likelihood
+                count += series.shape[2]
+    return total / count
+
+
+def series_gains(series, P, Q, R, forgetting, mask=None, drift=None):
+    """Gain of every entry and the final P and R of each sequence, (B, C), by loops."""
+    batch, steps, channels = series.shape
+    gains = np.zeros_like(series)
+    final_P, final_R = np.zeros((batch, channels)), np.zeros((batch, channels))
+    one = np.eye(1)
+    for b in range(batch):
+        for c in range(channels):
+            oracle = _filter(one, one, one * Q[c], one * R[c], one * P[c], one)
+            started = False
+            for t in range(steps):
+                if mask is not None and not mask[b, t]:
+                    continue
+                z = series[b, t, c]
+                oracle.predict(u=np.array([0 if drift is None else drift[b, t, c]]))
+                if started:
+                    x, P_prior = oracle.x.copy(), oracle.P.copy()
+                    oracle.update(z)
+                    new = (z - oracle.x) ** 2 + oracle.P
+                    oracle.R = forgetting * oracle.R + (1 - forgetting) * new
+                    oracle.x, oracle.P = x, P_prior
+                else:
+                    oracle.x = np.array([z])
+                oracle.update(z)
+                gains[b, t, c] = oracle.K[0, 0]
+                started = True
+            final_P[b, c], final_R[b, c] = oracle.P[0, 0], oracle.R[0, 0]
+    return gains, final_P, final_R
+
+
+def adaptive_dynamic_loss(pred, true, gain, mask=None):
+    """Loss of every entry, by loops."""
+    loss = np.zeros_like(true)
+    for b in range(len(true)):
+        for c in range(true.shape[2]):
+            previous = 0.0
+            for t in range(true.shape[1]):
+                if mask is not None and not mask[b, t]:
+                    continue
+                error = (true[b, t, c] - pred[b, t, c]) ** 2
+                K = gain[b, t, c]
+                loss[b, t, c] = K * error + (1 - K) * previous
+                previous = error
+    return loss
+
+
+def forecast_errors(forecast, target, train, lag):
+    """MSE, MAE and MASE by loops; ``train`` is the part that scales MASE, (T, C)."""
+    squared, absolute, scaled = [], [], []
+    for c in range(train.shape[1]):
+        naive = [abs(train[t, c] - train[t - lag, c]) for t in range(lag, len(train))]
+        scale = sum(naive) / len(naive)
+        for window in range(len(target)):
+            for step in range(target.shape[1]):
+                error = abs(target[window, step, c] - forecast[window, step, c])
+                squared.append(error**2)
+                absolute.append(error)
+                scaled.append(error / scale)
+    return {
+        name: sum(values) / len(values)
+        for name, values in (('MSE', squared), ('MAE', absolute), ('MASE', scaled))
+    }

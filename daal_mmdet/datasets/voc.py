@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from daal_mmdet.progress import progress_bar
 
@@ -76,7 +76,8 @@ def convert_voc(
     A box that is not a box (a missing or non-numeric corner, no width or height, wholly
     outside its image) or not of a listed class is dropped and reported. One that
     reaches beyond its image is clipped and reported. Where a file states another image
-    size than its image has, the image is believed and the file reported. ``difficult``
+    size than its image has (turned upright as its EXIF tag says, the way mmdet loads
+    it), the image is believed and the file reported. ``difficult``
     objects become ``iscrowd``, the flag by which both mmdet's training and COCO's
     evaluation leave a box out of account. Images without a box stay.
 
@@ -122,6 +123,7 @@ def convert_voc(
     conversion = Conversion(tuple(classes))
     folder = out / 'annotations'
     folder.mkdir(parents=True, exist_ok=True)
+    _provide_images(root / 'JPEGImages', out / 'JPEGImages', copy_images)
     for split in splits:
         document = _convert_split(
             split, names[split], files, objects, one_based, conversion
@@ -134,7 +136,6 @@ def convert_voc(
         'defects': [asdict(defect) for defect in conversion.defects],
     }
     _write_json(folder / 'report.json', report)
-    _provide_images(root / 'JPEGImages', out / 'JPEGImages', copy_images)
     return conversion
 
 
@@ -143,8 +144,9 @@ def _read_list(root: Path, split: str) -> list[str]:
     if not path.is_file():
         there = sorted(file.stem for file in path.parent.glob('*.txt'))
         raise FileNotFoundError(f'splits: there is no {path}; there are {there}')
+    lines = path.read_text(encoding='utf-8').splitlines()
     # A list of one class has a second column, of 1 and -1.
-    names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    names = [line.split()[0] for line in lines if line.strip()]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f'{path} lists {twice} more than once')
@@ -178,11 +180,12 @@ def _read_objects(xml: Path, image: Path) -> tuple[dict, list[dict]]:
     """Sizes of the image, as it is and as stated, and the raw objects."""
     try:
         tree = ET.parse(xml).getroot()
-    except ET.ParseError as error:
+    # An encoding that Python's parser does not know is one of the last two.
+    except (ET.ParseError, LookupError, ValueError) as error:
         raise ValueError(f'{xml} is no XML: {error}') from error
-    with Image.open(image) as opened:
-        size = opened.size
-    stated = tuple(tree.findtext(f'size/{key}') for key in ('width', 'height'))
+    stated = tuple(
+        (tree.findtext(f'size/{key}') or '').strip() for key in ('width', 'height')
+    )
     objects = []
     for element in tree.iter('object'):
         corners = [
@@ -196,7 +199,16 @@ def _read_objects(xml: Path, image: Path) -> tuple[dict, list[dict]]:
                 'difficult': (element.findtext('difficult') or '').strip() == '1',
             }
         )
-    return {'size': size, 'stated': stated}, objects
+    return {'size': _image_size(image), 'stated': stated}, objects
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """(width, height) as mmdet's ``LoadImageFromFile`` will see it, upright."""
+    with Image.open(path) as image:
+        width, height = image.size
+        # Orientations 5 to 8 are a quarter turn, which OpenCV makes when it reads.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (height, width) if turned else (width, height)
 
 
 def _order_classes(names_of_split: Iterable[Sequence[str]]) -> list[str]:
@@ -228,8 +240,8 @@ def _convert_split(
         xml, image = files[name]
         sizes, found = objects[name]
         width, height = sizes['size']
-        if sizes['stated'] != (str(width), str(height)):
-            stated = ' x '.join(str(value) for value in sizes['stated'])
+        if any(sizes['stated']) and sizes['stated'] != (str(width), str(height)):
+            stated = ' x '.join(sizes['stated'])
             report(
                 f'states a size of {stated}, the image has {width} x {height}', False
             )

@@ -83,7 +83,8 @@ class FewClassCocoMetric(CocoMetric):
     truth does not count, and a group without any gives -1.
 
     Args:
-        train_ann_file: Training annotations in COCO format.
+        train_ann_file: Training annotations in COCO format, read through the
+            ``backend_args`` of ``CocoMetric``. Not needed if ``groups`` is a dict.
         groups: ``'lvis'``, ``'terciles'`` or ``'auto'``, see :func:`group_classes`; or
             a dict of class names for ``'few'``, ``'medium'`` and ``'many'``, which may
             leave out groups and classes.
@@ -91,7 +92,8 @@ class FewClassCocoMetric(CocoMetric):
 
     Raises:
         FileNotFoundError: If ``train_ann_file`` does not exist.
-        TypeError, ValueError: If ``groups`` is not as above.
+        TypeError, ValueError: If ``groups`` is not as above, or its rule lacks a
+            ``train_ann_file``.
         ValueError: When evaluating, if a class of the data set is not in the training
             annotations, or a class in ``groups`` not in the data set.
     """
@@ -99,25 +101,28 @@ class FewClassCocoMetric(CocoMetric):
     def __init__(
         self,
         *args: object,
-        train_ann_file: str,
+        train_ann_file: str | None = None,
         groups: str | Mapping[str, Sequence[str]] = 'auto',
         **kwargs: object,
     ) -> None:
-        if '://' not in str(train_ann_file) and not Path(train_ann_file).is_file():
-            raise FileNotFoundError(
-                f'train_ann_file: there is no file {str(train_ann_file)!r}; it decides '
-                'which classes are few'
-            )
         if isinstance(groups, str):
             # Says what is allowed before anything is trained.
             group_classes({}, {}, groups)
-        elif not isinstance(groups, Mapping):
-            raise TypeError(
-                f'groups: expected one of {RULES} or a dict, got {groups!r}'
-            )
-        elif not set(groups) <= set(GROUPS):
-            raise ValueError(
-                f'groups: expected the keys {GROUPS}, got {sorted(groups)}'
+            if train_ann_file is None:
+                raise ValueError(
+                    f'train_ann_file: groups={groups!r} needs the training annotations,'
+                    ' which decide which classes are few; got None'
+                )
+        else:
+            _check_named_groups(groups)
+        if (
+            train_ann_file is not None
+            and '://' not in str(train_ann_file)
+            and not Path(train_ann_file).is_file()
+        ):
+            raise FileNotFoundError(
+                f'train_ann_file: there is no file {str(train_ann_file)!r}; it decides '
+                'which classes are few'
             )
         super().__init__(*args, **kwargs)
         self.train_ann_file = train_ann_file
@@ -170,7 +175,9 @@ class FewClassCocoMetric(CocoMetric):
         if self._classes_of_group is None:
             classes = list(self.dataset_meta['classes'])
             if isinstance(self.groups, str):
-                images, instances = _count_classes(self.train_ann_file, self.backend_args)
+                images, instances = _count_classes(
+                    self.train_ann_file, self.backend_args
+                )
                 missing = [name for name in classes if name not in instances]
                 if missing:
                     raise ValueError(
@@ -193,6 +200,22 @@ class FewClassCocoMetric(CocoMetric):
                     group: list(self.groups.get(group, ())) for group in GROUPS
                 }
         return self._classes_of_group
+
+
+def _check_named_groups(groups: object) -> None:
+    if not isinstance(groups, Mapping):
+        raise TypeError(f'groups: expected one of {RULES} or a dict, got {groups!r}')
+    if not set(groups) <= set(GROUPS):
+        raise ValueError(f'groups: expected the keys {GROUPS}, got {sorted(groups)}')
+    for group, names in groups.items():
+        if isinstance(names, str):
+            raise TypeError(
+                f'groups[{group!r}]: expected a list of names, got {names!r}'
+            )
+    counts = Counter(name for names in groups.values() for name in names)
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise ValueError(f'groups: {twice} stand there more than once')
 
 
 def _count_classes(

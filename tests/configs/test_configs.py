@@ -32,6 +32,16 @@ def test_config_builds_its_model_and_survives_a_dump(path, tmp_path):
     assert as_plain(Config.fromfile(tmp_path / 'dumped.py')) == as_plain(config)
 
 
+@pytest.mark.parametrize('path', DETECTORS, ids=str)
+def test_config_lets_distributed_training_skip_what_has_no_gradient(path):
+    config = Config.fromfile(CONFIGS / path)
+    model = MODELS.build(config.model)
+    outputs = model(torch.rand(2, 3, 64, 64), mode='tensor')
+    sum(level.sum() for levels in outputs for level in levels).backward()
+    unused = [name for name, p in model.named_parameters() if p.grad is None]
+    assert config.get('find_unused_parameters', False) == bool(unused), unused
+
+
 @pytest.mark.parametrize('folder', ['aquarium', 'bccd', 'long_tail'])
 def test_twins_differ_in_the_name_of_the_loss_alone(folder):
     name = 'retinanet_mobilenetv2_{}.py'

@@ -1,9 +1,11 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
-from PIL import Image
+from PIL import ExifTags, Image
 
 from daal_mmdet.datasets.voc import convert_voc
 
@@ -148,6 +150,28 @@ def test_stated_size_that_the_image_contradicts(tmp_path):
     assert read(tmp_path / 'coco')['images'][0]['width'] == 50
 
 
+def test_a_file_may_state_no_size(tmp_path):
+    root = write_voc(tmp_path / 'voc', {'a': [('cat', 1, 1, 90, 70)]})
+    xml = root / 'Annotations' / 'a.xml'
+    xml.write_text(re.sub('<size>.*</size>', '', xml.read_text()))
+    conversion = convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
+    assert conversion.defects == []
+    assert read(tmp_path / 'coco')['images'][0]['height'] == 80
+
+
+def test_a_turned_photograph_has_the_size_that_mmdet_loads(tmp_path):
+    root = write_voc(tmp_path / 'voc', {'a': [('cat', 1, 1, 70, 95)]}, size=(80, 100))
+    turned = Image.new('RGB', (100, 80))
+    exif = turned.getexif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned.save(root / 'JPEGImages' / 'a.jpg', exif=exif)
+    conversion = convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
+    assert conversion.defects == []
+    (image,) = read(tmp_path / 'coco')['images']
+    loaded = LoadImageFromFile()({'img_path': str(root / 'JPEGImages' / 'a.jpg')})
+    assert (image['height'], image['width']) == loaded['img'].shape[:2] == (100, 80)
+
+
 def test_missing_files_are_all_named_before_anything_is_written(tmp_path):
     root = write_voc(tmp_path / 'voc', {'a': [], 'b': [], 'c': []})
     (root / 'JPEGImages' / 'a.jpg').unlink()
@@ -164,9 +188,10 @@ def test_other_errors(tmp_path):
     (root / 'ImageSets' / 'Main' / 'twice.txt').write_text('a\nb\na\n')
     with pytest.raises(ValueError, match=r"lists \['a'\] more than once"):
         convert_voc(root, tmp_path / 'coco', ['twice'], progress=False)
-    (root / 'Annotations' / 'b.xml').write_text('<annotation>')
-    with pytest.raises(ValueError, match=r'b\.xml is no XML'):
-        convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
+    for text in ('<annotation>', '<?xml version="1.0" encoding="nonsense"?><a/>'):
+        (root / 'Annotations' / 'b.xml').write_text(text)
+        with pytest.raises(ValueError, match=r'b\.xml is no XML'):
+            convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
 
 
 def test_images_are_linked_or_copied(tmp_path):
@@ -178,8 +203,10 @@ def test_images_are_linked_or_copied(tmp_path):
     convert_voc(root, out, ['train'], copy_images=True, progress=False)
     assert not (out / 'JPEGImages').is_symlink()
     assert (out / 'JPEGImages' / 'a.jpg').is_file()
+    (out / 'annotations' / 'train.json').unlink()
     with pytest.raises(FileExistsError, match='is there and no link'):
         convert_voc(root, out, ['train'], progress=False)
+    assert not (out / 'annotations' / 'train.json').exists()
     # A data set may be converted in its own folder.
     convert_voc(root, root, ['train'], progress=False)
     assert (root / 'JPEGImages' / 'a.jpg').is_file()

@@ -1,9 +1,12 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmdet.evaluation.metrics import coco_metric
 from mmdet.registry import METRICS
+from pycocotools.cocoeval import COCOeval
 
 from daal_mmdet.evaluation.few_class_coco_metric import group_classes
 from tests import oracles
@@ -134,15 +137,106 @@ def test_everything_that_coco_metric_reports_stays(tmp_path, train_file):
     assert {'coco/cat_precision', 'coco/bbox_mAP_75'} <= set(plain)
 
 
-def test_class_groups_may_be_named(tmp_path, train_file):
+def test_class_groups_may_be_named(tmp_path):
     truths = [[(0, [5, 5, 20, 20]), (1, [50, 50, 30, 30])]]
     predictions = [[(0, 0.9, [5, 5, 20, 20])]]
     val_file = write_annotations(tmp_path / 'val.json', truths)
     groups = {'few': ['cat'], 'many': ['dog', 'gnu']}
-    metrics = evaluate(val_file, predictions, train_ann_file=train_file, groups=groups)
+    metrics = evaluate(val_file, predictions, groups=groups)
     assert metrics['coco/bbox_mAP_few'] == pytest.approx(1)
     assert metrics['coco/bbox_mAP_many'] == 0
     assert metrics['coco/bbox_mAP_medium'] == -1
+
+
+def test_groups_of_masks(tmp_path, train_file):
+    """Boxes of two classes found exactly, masks of one of them only half."""
+    truths = [[(0, [10, 10, 20, 20]), (4, [50, 50, 20, 20])]]
+    val_file = tmp_path / 'val.json'
+    write_annotations(val_file, truths)
+    document = json.loads(val_file.read_text())
+    for annotation in document['annotations']:
+        x, y, w, h = annotation['bbox']
+        annotation['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    val_file.write_text(json.dumps(document))
+    masks = np.zeros((2, 100, 100), np.uint8)
+    masks[0, 10:30, 10:30] = 1
+    masks[1, 50:70, 50:64] = 1
+    metric = METRICS.build(
+        {
+            'type': 'FewClassCocoMetric',
+            'ann_file': str(val_file),
+            'metric': ['bbox', 'segm'],
+            'train_ann_file': train_file,
+        }
+    )
+    metric.dataset_meta = {'classes': CLASSES}
+    found = {
+        'bboxes': torch.tensor([[10.0, 10, 30, 30], [50, 50, 70, 70]]),
+        'scores': torch.tensor([0.9, 0.8]),
+        'labels': torch.tensor([0, 4]),
+        'masks': torch.from_numpy(masks),
+    }
+    sample = {'img_id': 0, 'ori_shape': (100, 100), 'pred_instances': found}
+    metric.process({}, [sample])
+    metrics = metric.evaluate(size=1)
+    assert metrics['coco/bbox_mAP_few'] == pytest.approx(1)
+    assert metrics['coco/segm_mAP_few'] == pytest.approx(1)
+    assert metrics['coco/bbox_mAP_many'] == pytest.approx(1)
+    # An IoU of 0.7 passes the thresholds 0.5, 0.55, 0.6, 0.65 and 0.7.
+    assert metrics['coco/segm_mAP_many'] == pytest.approx(0.5)
+    assert metrics['coco/segm_mAP_50_many'] == pytest.approx(1)
+
+
+@pytest.mark.skipif(
+    not hasattr(coco_metric, 'COCOevalMP'), reason='this mmdet has no COCOevalMP'
+)
+def test_evaluation_in_several_processes(tmp_path, train_file):
+    truths, predictions = random_case(5)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    one = evaluate(val_file, predictions, train_ann_file=train_file)
+    several = evaluate(
+        val_file, predictions, train_ann_file=train_file, use_mp_eval=True
+    )
+    assert several == pytest.approx(one)
+
+
+def test_one_threshold_that_is_not_a_half_has_no_ap50(tmp_path, train_file):
+    truths, predictions = random_case(0)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    options = {'iou_thrs': np.array([0.75]), 'metric_items': ['mAP_75']}
+    metrics = evaluate(val_file, predictions, train_ann_file=train_file, **options)
+    ap_75 = evaluate(val_file, predictions, groups={'many': CLASSES}, **options)
+    assert ap_75['coco/bbox_mAP_many'] == ap_75['coco/bbox_mAP_75']
+    assert not [key for key in metrics if 'mAP_50' in key]
+
+
+def test_crowds_do_not_count_as_training_boxes(tmp_path, train_file):
+    truths, predictions = random_case(0)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    crowded = json.loads(Path(train_file).read_text())
+    (cat,) = (c['id'] for c in crowded['categories'] if c['name'] == 'cat')
+    crowd = {'image_id': 0, 'category_id': cat, 'bbox': [1, 1, 9, 9], 'area': 81}
+    crowded['annotations'] += [{**crowd, 'id': 99 + i, 'iscrowd': 1} for i in range(9)]
+    other = tmp_path / 'crowded.json'
+    other.write_text(json.dumps(crowded))
+    with_crowds = evaluate(val_file, predictions, train_ann_file=str(other))
+    assert with_crowds == evaluate(val_file, predictions, train_ann_file=train_file)
+
+
+def test_format_only_writes_the_predictions(tmp_path, train_file):
+    truths, predictions = random_case(0)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    prefix = tmp_path / 'found'
+    metrics = evaluate(
+        val_file,
+        predictions,
+        train_ann_file=train_file,
+        format_only=True,
+        outfile_prefix=str(prefix),
+    )
+    assert metrics == {}
+    written = json.loads((tmp_path / 'found.bbox.json').read_text())
+    assert len(written) == sum(map(len, predictions))
 
 
 def test_class_agnostic_proposals_have_no_groups(tmp_path, train_file):
@@ -162,14 +256,20 @@ def test_no_detections_at_all_is_what_coco_metric_makes_of_it(tmp_path, train_fi
     assert not [key for key in metrics if key.endswith('few')]
 
 
-def test_mmdets_module_is_left_as_it_was(tmp_path, train_file):
-    from mmdet.evaluation.metrics import coco_metric
-
-    before = coco_metric.COCOeval
+def test_pycocotools_is_left_as_it_was(tmp_path, train_file, monkeypatch):
+    before = COCOeval.accumulate
     truths, predictions = random_case(3)
     val_file = write_annotations(tmp_path / 'val.json', truths)
     evaluate(val_file, predictions, train_ann_file=train_file)
-    assert coco_metric.COCOeval is before
+    assert COCOeval.accumulate is before
+
+    def fail(self):
+        raise RuntimeError('no summary')
+
+    monkeypatch.setattr(COCOeval, 'summarize', fail)
+    with pytest.raises(RuntimeError, match='no summary'):
+        evaluate(val_file, predictions, train_ann_file=train_file)
+    assert COCOeval.accumulate is before
 
 
 @pytest.mark.parametrize(
@@ -212,6 +312,21 @@ def test_lvis_rule_counts_images_and_auto_takes_it_where_no_group_is_empty():
         ),
         ({'groups': 'halves'}, ValueError, "groups: expected one of .*, got 'halves'"),
         ({'groups': 3}, TypeError, 'groups: expected one of .* or a dict, got 3'),
+        (
+            {'train_ann_file': None, 'groups': 'lvis'},
+            ValueError,
+            "train_ann_file: groups='lvis' needs the training annotations",
+        ),
+        (
+            {'groups': {'few': 'cat'}},
+            TypeError,
+            r"groups\['few'\]: expected a list of names, got 'cat'",
+        ),
+        (
+            {'groups': {'few': ['cat', 'dog'], 'many': ['cat']}},
+            ValueError,
+            r"groups: \['cat'\] stand there more than once",
+        ),
         (
             {'groups': {'rare': ['cat']}},
             ValueError,

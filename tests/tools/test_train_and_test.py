@@ -60,7 +60,7 @@ def config_file(tmp_path, request):
     return path
 
 
-def test_train_resume_and_test(config_file, tmp_path, capsys):
+def test_train_resume_and_test(config_file, tmp_path):
     work = tmp_path / 'work'
     common = [str(config_file), '--work-dir', str(work), '--cfg-options']
     train_tool.main([*common, 'default_hooks.logger.interval=1'])
@@ -82,7 +82,18 @@ def test_train_resume_and_test(config_file, tmp_path, capsys):
         test_tool.main([*arguments, '--out', str(out), *extra])
         predictions = pickle.loads(out.read_bytes())
         assert [p['img_id'] for p in predictions] == [0, 1, 2, 3]
-    assert list(work.glob('*/shown/*.png')) or list(shown.rglob('*.png'))
+    assert sorted(p.name for p in shown.iterdir()) == [f'{i}.png' for i in range(4)]
+
+
+def test_augmentation_that_the_config_names_is_taken(config_file):
+    config = Config.fromfile(config_file)
+    config.tta_model = {'type': 'DetTTAModel', 'tta_cfg': {'max_per_img': 7}}
+    config.tta_pipeline = [{'type': 'LoadImageFromFile'}, {'type': 'TestTimeAug'}]
+    detector = config.model
+    test_tool.use_test_time_augmentation(config)
+    assert config.model.tta_cfg.max_per_img == 7
+    assert config.model.module == detector
+    assert config.test_dataloader.dataset.pipeline == config.tta_pipeline
 
 
 def test_amp_and_scaled_learning_rate_reach_the_config(config_file, monkeypatch):

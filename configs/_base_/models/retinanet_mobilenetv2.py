@@ -5,6 +5,8 @@
 # key layout; the backbone then has full width.
 backbone_checkpoint = '{{$BACKBONE_CHECKPOINT:none}}'
 
+# The last convolution of mmdet's MobileNetV2 feeds no level of the FPN.
+find_unused_parameters = True
 norm_cfg = dict(type='BN', requires_grad=True)
 if backbone_checkpoint != 'none':
     backbone = dict(
