@@ -137,11 +137,6 @@ class ClassShareFilter:
             out.append(min(max((top / bound) ** tau, 1.0), max_weight))
         return np.array(out)
 
-    def mean_weight(self, weights):
-        """Mean weight of a foreground sample."""
-        total = sum(w * x for w, x in zip(weights, self.x, strict=True))
-        return total / sum(self.x)
-
 
 def proportion_filter(
     losses,

@@ -7,7 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from daal_mmdet import kalman
-from daal_mmdet.losses.validation import check_flag, check_number
+from daal_mmdet.losses.validation import check_number
 
 __all__ = ['ClassBalance', 'class_weights']
 
@@ -56,11 +56,6 @@ class ClassBalance(nn.Module):
     estimate little, none not at all. It starts from x = 1/C with the variance of a
     single sample.
 
-    Weights above 1 enlarge the loss, and with it its share of the gradients of a
-    detector's trunk, at the cost of the box loss. :meth:`mean_weight` is by how much:
-    sum_c x_c w_c, the mean weight of a foreground sample; dividing the whole loss by it
-    keeps its scale.
-
     State lives in buffers that keep their shape for life. mmdet builds a loss without
     telling it the number of classes, and a model may be copied (EMA), wrapped (DDP) or
     compiled before the first logits show it; so without ``num_classes`` the buffers
@@ -73,7 +68,6 @@ class ClassBalance(nn.Module):
         max_weight: Largest weight, >= 1.
         floor: Smallest share told apart, in (0, 1).
         process_noise: Variance of the random walk an iteration, >= 0.
-        normalize: Whether :meth:`mean_weight` is the mean weight, or always 1.
 
     Attributes:
         share: x, (capacity,).
@@ -103,7 +97,6 @@ class ClassBalance(nn.Module):
         max_weight: float = 10.0,
         floor: float = 1e-4,
         process_noise: float = 1e-8,
-        normalize: bool = True,
     ) -> None:
         super().__init__()
         check_number('class_balance.tau', tau, low=0)
@@ -111,13 +104,11 @@ class ClassBalance(nn.Module):
         check_number('class_balance.max_weight', max_weight, low=1)
         check_number('class_balance.floor', floor, above=0, high=0.5)
         check_number('class_balance.process_noise', process_noise, low=0)
-        check_flag('class_balance.normalize', normalize)
         self.tau = tau
         self.kappa = kappa
         self.max_weight = max_weight
         self.floor = floor
         self.process_noise = process_noise
-        self.normalize = normalize
         size = self.capacity if num_classes is None else num_classes
         self.register_buffer('share', torch.zeros(size))
         self.register_buffer('variance', torch.zeros(size))
@@ -129,16 +120,6 @@ class ClassBalance(nn.Module):
         """Current weight of each class, (C,); ones until the first measurement."""
         known = self.measured_classes == num_classes
         return torch.where(known, self.weight[:num_classes], 1.0)
-
-    def mean_weight(self, num_classes: int) -> Tensor:
-        """Mean weight of a foreground sample, scalar >= 1; 1 if not ``normalize``."""
-        weight = self(num_classes)
-        if not self.normalize:
-            return torch.ones_like(weight[0])
-        share = self.share[:num_classes]
-        # Shares start from 0; they add up to about 1 only once they are measured.
-        excess = (share * (weight - 1)).sum() / share.sum().clamp(min=self.floor)
-        return 1 + excess
 
     @torch.no_grad()
     def observe(self, counts: Tensor, valid: Tensor) -> None:
@@ -179,6 +160,5 @@ class ClassBalance(nn.Module):
         """Options, for ``print(model)``."""
         return (
             f'tau={self.tau}, kappa={self.kappa}, max_weight={self.max_weight}, '
-            f'floor={self.floor}, process_noise={self.process_noise}, '
-            f'normalize={self.normalize}'
+            f'floor={self.floor}, process_noise={self.process_noise}'
         )

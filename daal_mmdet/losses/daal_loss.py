@@ -40,8 +40,7 @@ class DAALLoss(nn.Module):
     learning", IET Image Processing 17(2), 2023). Three parts:
 
     * L_task: focal loss (``use_sigmoid=True``) or focal cross entropy, whose positive
-      term carries a weight per class from :class:`ClassBalance`; divided by the mean
-      weight of a foreground sample, so that it keeps its scale beside the box loss.
+      term carries a weight per class from :class:`ClassBalance`.
     * L_bnm: batch nuclear-norm maximization over the foreground rows, see
       :func:`batch_nuclear_norm_loss`.
     * lambda: the proportion, from the Kalman gain of the task loss, see
@@ -93,7 +92,7 @@ class DAALLoss(nn.Module):
         bnm_method: 'auto', 'svd', 'gram', 'newton_schulz' or 'fast'.
         bnm_max_rows: More foreground rows than this are thinned out evenly, > 0.
         class_balance: Options of :class:`ClassBalance` (``tau, kappa, max_weight,
-            floor, process_noise, normalize``); None switches it off.
+            floor, process_noise``); None switches it off.
         update_cycle: Iterations between updates of the proportion; None predicts them.
         update_fraction: Predicted change of the task loss that calls for an update.
         update_cycle_range: Smallest and largest predicted cycle, in iterations.
@@ -259,8 +258,6 @@ class DAALLoss(nn.Module):
             self._iteration = iteration
         balance = None if self.class_balance is None else self.class_balance(C)
         task = self.task_term(pred, targets, balance, reduction, avg_factor)
-        if self.class_balance is not None:
-            task = task / self.class_balance.mean_weight(C)
         if reduction == 'none':
             return self.loss_weight * task.reshape(*leading, *task.shape[1:])
         loss, bnm = task, None

@@ -41,20 +41,6 @@ def test_filter_and_weights_match_the_oracle(iterations, tau, kappa):
     np.testing.assert_allclose(balance(C), want, rtol=1e-6)
 
 
-def test_mean_weight_is_that_of_a_foreground_sample():
-    counts = np.array([900, 90, 10])
-    balance, plain = ClassBalance(3), ClassBalance(3, normalize=False)
-    assert balance.mean_weight(3) == 1
-    for filter_ in (balance, plain):
-        observe(filter_, *[list(counts)] * 50)
-    want = (balance(3).numpy() * counts).sum() / counts.sum()
-    assert balance.mean_weight(3).item() == pytest.approx(want, rel=1e-3)
-    assert want > 1.2
-    assert plain.mean_weight(3) == 1
-    # State of another number of classes is not used.
-    assert balance.mean_weight(2) == 1
-
-
 def test_rare_classes_weigh_more_and_the_most_frequent_one_close_to_1():
     balance = ClassBalance(3)
     observe(balance, *[[900, 90, 10]] * 50)
@@ -137,7 +123,6 @@ def test_state_of_another_number_of_classes_is_not_used():
         ({'tau': -1}, ValueError, r'class_balance\.tau: .* >= 0, got -1'),
         ({'kappa': None}, TypeError, r'class_balance\.kappa: expected a number'),
         ({'max_weight': 0.5}, ValueError, r'class_balance\.max_weight: .* >= 1'),
-        ({'normalize': 1}, TypeError, r'class_balance\.normalize: expected True or'),
         ({'floor': 0}, ValueError, r'class_balance\.floor: .* > 0 and <= 0.5, got 0'),
         (
             {'process_noise': float('nan')},

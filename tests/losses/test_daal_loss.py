@@ -198,11 +198,11 @@ def test_fixed_schemes_add_the_nuclear_norm_of_the_foreground(use_sigmoid, bnm_w
 def test_adaptive_scheme_follows_the_filters_step_by_step():
     loss = DAALFocalLoss(loss_weight=1.3)
     classes = oracles.ClassShareFilter(C)
-    weight, mean, tasks, proportion = np.ones(C), 1.0, [], 0.0
+    weight, tasks, proportion = np.ones(C), [], 0.0
     for k in range(12):
         pred, labels, _ = rows(seed=k)
         elements, _ = oracles.sigmoid_focal(pred, labels, 2.0, 0.25, weight)
-        task = elements.mean() / mean
+        task = elements.mean()
         bnm = oracles.batch_nuclear_norm_loss(pred[labels < C], 'bound')
         value = loss(pred.requires_grad_(), labels)
         want = 1.3 * (task + 0.05 * proportion * bnm)
@@ -211,7 +211,6 @@ def test_adaptive_scheme_follows_the_filters_step_by_step():
         # The next call sees what this one taught.
         classes.observe(np.bincount(labels, minlength=C + 1)[:C])
         weight = classes.weights()
-        mean = classes.mean_weight(weight)
         tasks.append(task)
         gains, proportions = oracles.proportion_filter(tasks)
         proportion = proportions[-1]
