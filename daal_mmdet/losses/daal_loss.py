@@ -42,7 +42,8 @@ class DAALLoss(nn.Module):
     * L_task: focal loss (``use_sigmoid=True``) or focal cross entropy, whose positive
       term carries a weight per class from :class:`ClassBalance`.
     * L_bnm: batch nuclear-norm maximization over the foreground rows, see
-      :func:`batch_nuclear_norm_loss`.
+      :func:`batch_nuclear_norm_loss`. A head that calls its loss once a level gets the
+      mean over the calls of an iteration, as many as the iteration before had.
     * lambda: the proportion, from the Kalman gain of the task loss, see
       :class:`AdaptiveProportion`.
 
@@ -109,6 +110,7 @@ class DAALLoss(nn.Module):
     default_use_sigmoid = False
 
     pending: Tensor
+    calls_per_iteration: Tensor
 
     def __init__(
         self,
@@ -200,6 +202,7 @@ class DAALLoss(nn.Module):
         )
         size = 0 if self.class_balance is None else len(self.class_balance.share)
         self.register_buffer('pending', torch.zeros(size + _BAD + 1))
+        self.register_buffer('calls_per_iteration', torch.ones(()))
         self._iteration: int | None = None
         self._scalars = IterationScalars(log_prefix)
 
@@ -269,6 +272,9 @@ class DAALLoss(nn.Module):
                 self.bnm_method,
                 self.bnm_max_rows,
             )
+            # A tensor of its own: the buffer may change before the backward pass.
+            share = 1 / self.calls_per_iteration
+            bnm = share * bnm
             loss = task + self._bnm_factor() * bnm
         if feeds:
             self._gather(task, bnm, targets)
@@ -343,7 +349,9 @@ class DAALLoss(nn.Module):
             self.class_balance.observe(counts, valid)
         if self.proportion is not None:
             self.proportion.observe(tail[_TASK], valid)
-        self._show(tail, C)
+        calls = torch.where(valid, tail[_CALLS], self.calls_per_iteration)
+        self.calls_per_iteration.copy_(calls)
+        self._show(tail, num_classes)
         self.pending.zero_()
 
     def _show(self, tail: Tensor, num_classes: int) -> None:

@@ -279,6 +279,20 @@ def test_calls_of_one_iteration_are_one_measurement():
     torch.testing.assert_close(parts.proportion.gain, whole.proportion.gain)
 
 
+def test_nuclear_norm_of_an_iteration_is_the_mean_over_its_calls():
+    loss = DAALFocalLoss(bnm_weight=1.0, bnm_adaptive=False, class_balance=None)
+    task = DAALFocalLoss(bnm_weight=0, class_balance=None)
+    pred, labels, _ = rows()
+    bnm = oracles.batch_nuclear_norm_loss(pred[labels < C], 'bound')
+    for k, calls in enumerate((3, 2, 2)):
+        set_iteration(k)
+        # The number of calls is that of the iteration before, at first 1.
+        divisor = (1, 3, 2)[k]
+        for _ in range(calls):
+            value = loss(pred.requires_grad_(), labels) - task(pred, labels)
+            assert value.item() == pytest.approx(bnm / divisor, rel=1e-4)
+
+
 def test_without_a_runner_each_call_is_an_iteration():
     loss = DAALFocalLoss()
     for k in range(5):
