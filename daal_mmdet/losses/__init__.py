@@ -1,6 +1,8 @@
 """Losses, one a file."""
 
+from daal_mmdet.losses.adaptive_dynamic_loss import AdaptiveDynamicLoss
 from daal_mmdet.losses.bnm_loss import BNMLoss
 from daal_mmdet.losses.daal_loss import DAALFocalLoss, DAALLoss
+from daal_mmdet.losses.kalman_loss import KalmanLoss
 
-__all__ = ['BNMLoss', 'DAALFocalLoss', 'DAALLoss']
+__all__ = ['AdaptiveDynamicLoss', 'BNMLoss', 'DAALFocalLoss', 'DAALLoss', 'KalmanLoss']

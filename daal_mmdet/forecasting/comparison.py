@@ -1,0 +1,147 @@
+"""Trainings of a forecaster with several losses, kept in a file that can be resumed."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner, load_checkpoint
+
+from daal_mmdet.forecasting.series_windows import SPLITS
+from daal_mmdet.losses.validation import check_choice
+
+__all__ = ['TARGET_NOISE', 'read_records', 'run_comparison', 'train_once']
+
+# What happens to the training targets, in standard deviations of the train part.
+TARGET_NOISE: dict[str, dict | None] = {
+    'clean': None,
+    'noisy': dict(std=0.5),
+    'outliers': dict(std=3.0, fraction=0.1),
+}
+
+
+def run_comparison(
+    configs: Mapping[str, Config],
+    conditions: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    split: str = 'test',
+    on_done: Callable[[dict], None] = lambda record: None,
+) -> list[dict]:
+    """Train every config under every condition with every seed.
+
+    A finished run is one line of ``folder/runs.jsonl``. Called again, it does only what
+    is missing: a line counts if its configuration is the same to the letter.
+
+    Args:
+        configs: Training config by the name of its loss.
+        conditions: Keys of :data:`TARGET_NOISE`.
+        seeds: Seeds of weights, order of the data, and noise.
+        folder: Where results and checkpoints go.
+        split: Part of the series to report, 'test' or, to choose hyper-parameters,
+            'val'.
+        on_done: Called with each record, new or found.
+
+    Returns:
+        A record for each run: its key, the metrics, and the path of the checkpoint with
+        the best MSE on the validation part, relative to ``folder``.
+
+    Raises:
+        ValueError: If a condition or the split is unknown.
+    """
+    check_choice('split', split, SPLITS)
+    for condition in conditions:
+        check_choice('conditions', condition, TARGET_NOISE)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / 'runs.jsonl'
+    found = {_key(record): record for record in read_records(results)}
+    records = []
+    for seed in seeds:
+        for condition in conditions:
+            for loss, config in configs.items():
+                prepared = _prepare(config, condition, seed, split)
+                name = dict(loss=loss, condition=condition, seed=seed, split=split)
+                record = name | dict(config=_fingerprint(prepared))
+                if _key(record) in found:
+                    record = found[_key(record)]
+                else:
+                    work_dir = folder / 'runs' / f'{loss}_{condition}_{seed}_{split}'
+                    metrics, checkpoint = train_once(prepared, work_dir)
+                    record |= metrics
+                    record['checkpoint'] = str(checkpoint.relative_to(folder))
+                    with results.open('a', encoding='utf-8') as file:
+                        file.write(json.dumps(record) + '\n')
+                records.append(record)
+                on_done(record)
+    return records
+
+
+def train_once(config: Config, work_dir: Path) -> tuple[dict[str, float], Path]:
+    """Train, then evaluate the checkpoint that was best on the validation part.
+
+    Args:
+        config: A config as in ``configs/forecasting``; not changed.
+        work_dir: Where logs and checkpoints go.
+
+    Returns:
+        Metrics of the config's test data set, and the checkpoint.
+    """
+    config = copy.deepcopy(config)
+    config.work_dir = str(work_dir)
+    # MMEngine wants a name of its own for each runner of a process.
+    config.experiment_name = work_dir.name
+    runner = Runner.from_cfg(config)
+    runner.train()
+    checkpoint = Path(runner.message_hub.get_info('best_ckpt'))
+    # Silent, since the runner's own method prints into the progress bar.
+    load_checkpoint(runner.model, str(checkpoint), 'cpu', strict=True, logger='silent')
+    metrics = runner.test()
+    return {key.split('/')[-1]: value for key, value in metrics.items()}, checkpoint
+
+
+def read_records(path: Path) -> list[dict]:
+    """Read finished runs; none if there is no file. A line cut short by a kill is lost.
+
+    Raises:
+        ValueError: If a line before the last is damaged.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding='utf-8').splitlines()
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(
+                    f'{path}: line {number} is no JSON: {line!r}'
+                ) from error
+            path.write_text(''.join(f'{kept}\n' for kept in lines[:-1]), 'utf-8')
+    return records
+
+
+def _prepare(config: Config, condition: str, seed: int, split: str) -> Config:
+    # Deep: Config.copy() shares everything but the top level.
+    config = copy.deepcopy(config)
+    noise = TARGET_NOISE[condition]
+    if noise is not None:
+        config.train_dataloader.dataset.target_noise = dict(seed=seed, **noise)
+    config.test_dataloader.dataset.split = split
+    config.randomness = dict(seed=seed)
+    config.log_level = 'WARNING'
+    return config
+
+
+def _fingerprint(config: Config) -> str:
+    text = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _key(record: Mapping) -> tuple:
+    keys = ('loss', 'condition', 'seed', 'split', 'config')
+    return tuple(record[key] for key in keys)

@@ -1,0 +1,113 @@
+"""Markdown table of a comparison of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import bootstrap
+
+__all__ = ['comparison_table', 'paired_interval']
+
+_METRICS = ('MSE', 'MAE', 'MASE')
+
+
+def paired_interval(
+    difference: np.ndarray, confidence: float = 0.95, resamples: int = 9999
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of paired differences.
+
+    Args:
+        difference: (n,) difference of each pair, n > 1.
+        confidence: In (0, 1).
+        resamples: Number of bootstrap samples; drawn with a fixed seed.
+
+    Raises:
+        ValueError: If there are fewer than two pairs.
+    """
+    difference = np.asarray(difference, dtype=np.float64)
+    if difference.ndim != 1 or len(difference) < 2:
+        raise ValueError(
+            f'difference: expected at least two pairs, got shape {difference.shape}'
+        )
+    interval = bootstrap(
+        (difference,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        method='percentile',
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def comparison_table(
+    records: Sequence[dict], baseline: str, metric: str = 'MAE'
+) -> str:
+    """Mean and standard deviation over seeds, and the difference to a baseline.
+
+    A difference pairs runs of one seed; a negative one is better than the baseline. Its
+    interval is a 95 % bootstrap interval of the mean.
+
+    Args:
+        records: Runs as :func:`~daal_mmdet.forecasting.comparison.run_comparison`
+            returns them, of one split.
+        baseline: Name of the loss to compare with.
+        metric: Metric whose differences are shown, 'MSE', 'MAE' or 'MASE'.
+
+    Raises:
+        ValueError: If the baseline is not there, or seeds differ between losses.
+    """
+    conditions = list(dict.fromkeys(record['condition'] for record in records))
+    losses = list(dict.fromkeys(record['loss'] for record in records))
+    if baseline not in losses:
+        raise ValueError(f'baseline: expected one of {losses}, got {baseline!r}')
+    lines = [
+        f'| targets | loss | {" | ".join(_METRICS)} | {metric} - {baseline} | '
+        '95 % interval | seeds |',
+        '|---|---' + '|---:' * (len(_METRICS) + 3) + '|',
+    ]
+    for condition in conditions:
+        values = {loss: _by_seed(records, condition, loss) for loss in losses}
+        seeds = sorted(values[baseline])
+        for loss in losses:
+            if sorted(values[loss]) != seeds:
+                raise ValueError(
+                    f'seeds: {baseline} on {condition} targets has {seeds}, {loss} has '
+                    f'{sorted(values[loss])}'
+                )
+            cells = [condition, loss]
+            for name in _METRICS:
+                column = np.array([values[loss][seed][name] for seed in seeds])
+                spread = column.std(ddof=1) if len(seeds) > 1 else float('nan')
+                cells.append(f'{_number(column.mean())} ± {_number(spread)}')
+            difference = np.array(
+                [
+                    values[loss][seed][metric] - values[baseline][seed][metric]
+                    for seed in seeds
+                ]
+            )
+            if loss == baseline:
+                cells += ['', '']
+            else:
+                low, high = (
+                    paired_interval(difference) if len(seeds) > 1 else (np.nan, np.nan)
+                )
+                cells.append(_number(difference.mean(), sign=True))
+                cells.append(f'[{_number(low, sign=True)}, {_number(high, sign=True)}]')
+            lines.append(f'| {" | ".join([*cells, str(len(seeds))])} |')
+    return '\n'.join(lines) + '\n'
+
+
+def _by_seed(records: Sequence[dict], condition: str, loss: str) -> dict[int, dict]:
+    return {
+        record['seed']: record
+        for record in records
+        if record['condition'] == condition and record['loss'] == loss
+    }
+
+
+def _number(value: float, sign: bool = False) -> str:
+    """Three decimals below 10, two below 100, then one."""
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
+    return f'{value:+.{digits}f}' if sign else f'{value:.{digits}f}'
