@@ -45,7 +45,9 @@ model = dict(
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,
-        norm_cfg=norm_cfg,
+        # The levels share these layers. Batch norm would train on the statistics of
+        # each level alone and evaluate with those of all, which made AP erratic.
+        norm_cfg=dict(type='GN', num_groups=16, requires_grad=True),
         anchor_generator=dict(
             type='AnchorGenerator',
             octave_base_scale=2,
