@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from pathlib import Path
 
 import mmdet
@@ -8,12 +9,19 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from mmengine.visualization import Visualizer
 
 
 @pytest.fixture(autouse=True)
 def _mmdet_scope():
     """Registries of mmdet, as its tools set them up; nothing else is registered."""
     init_default_scope('mmdet')
+
+
+@pytest.fixture(autouse=True)
+def _no_visualizer_of_another_test(monkeypatch):
+    """Hooks take the process's latest visualizer, which may be of another type."""
+    monkeypatch.setattr(Visualizer, '_instance_dict', OrderedDict())
 
 
 @pytest.fixture
