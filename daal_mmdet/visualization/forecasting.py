@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,9 @@ from matplotlib.figure import Figure
 __all__ = ['Forecasts', 'Gains', 'draw_forecasts']
 
 _COLORS = ('#6b7f99', '#b8860b', '#d1495b', '#2e8b57', '#7b52ab')
+# Losses that forecast alike stay visible under one another.
+_STYLES = ('-', '-', '--', '--', ':')
+_GAIN_COLORS = ('#1f77b4', '#e07b39', '#555555', '#9467bd', '#17becf')
 _TRUTH = '#222222'
 
 
@@ -109,13 +113,18 @@ def _draw_test_part(
     )
     for first in forecasts[0].first:
         axes.axvline(start + first - 1, color='0.75', linestyle=':', linewidth=1)
-    for run, color in zip(forecasts, _COLORS, strict=False):
+    looks = zip(cycle(_COLORS), cycle(_STYLES), strict=False)
+    for run, (color, style) in zip(forecasts, looks, strict=False):
         for i, (first, values) in enumerate(zip(run.first, run.values, strict=True)):
             # A forecast starts at the last value that it knows.
             known = [series[first - 1]] if first else []
             steps = start + first - len(known) + np.arange(len(values) + len(known))
             axes.plot(
-                steps, [*known, *values], color=color, label=None if i else run.name
+                steps,
+                [*known, *values],
+                linestyle=style,
+                color=color,
+                label=None if i else run.name,
             )
     axes.set(
         title=f'Test part: forecasts of {horizon} steps, each from a dotted line',
@@ -129,7 +138,7 @@ def _draw_test_part(
 
 def _draw_targets(axes: Axes, gains: Sequence[Gains], start: float, label: str) -> None:
     drawn: list[np.ndarray] = []
-    for run, color in zip(gains, _COLORS[2:], strict=False):
+    for run, color in zip(gains, cycle(_GAIN_COLORS), strict=False):
         if not any(np.array_equal(run.targets, other) for other in drawn):
             axes.plot(
                 start + np.arange(len(run.targets)),
@@ -143,7 +152,7 @@ def _draw_targets(axes: Axes, gains: Sequence[Gains], start: float, label: str) 
 
 
 def _draw_gains(axes: Axes, gains: Sequence[Gains], start: float) -> None:
-    for run, color in zip(gains, _COLORS[2:], strict=False):
+    for run, color in zip(gains, cycle(_GAIN_COLORS), strict=False):
         steps = start + np.arange(len(run.gain))
         axes.plot(steps, run.gain, color=color, linewidth=1.4, label=run.name)
     axes.set(
@@ -152,5 +161,5 @@ def _draw_gains(axes: Axes, gains: Sequence[Gains], start: float) -> None:
         ylabel='$K_k$',
         ylim=(0, 1),
     )
-    axes.legend(loc='upper center', ncols=len(gains), fontsize=9)
+    axes.legend(loc='upper center', ncols=2, fontsize=9)
     axes.grid(alpha=0.3)

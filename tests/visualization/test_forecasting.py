@@ -47,6 +47,15 @@ def test_gains_are_drawn_under_the_targets_that_made_them():
     assert figure.get_suptitle() == 'A title'
 
 
+def test_no_loss_is_left_out_however_many_there_are():
+    many = [forecasts(str(i)) for i in range(7)]
+    gains = [Gains(str(i), SERIES[:20], np.full(20, 0.1 * i)) for i in range(7)]
+    axes, _, curves = draw_forecasts(SERIES, many, gains).axes
+    assert len([line for line in axes.lines if len(line.get_xdata()) == 5]) == 7 * 3
+    assert len(curves.lines) == 7
+    assert len(curves.get_legend().get_texts()) == 7
+
+
 def test_errors_are_named():
     with pytest.raises(ValueError, match='forecasts is empty: nothing to draw'):
         draw_forecasts(SERIES, [], [])
