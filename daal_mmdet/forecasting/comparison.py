@@ -56,6 +56,8 @@ def run_comparison(
     check_choice('split', split, SPLITS)
     for condition in conditions:
         check_choice('conditions', condition, TARGET_NOISE)
+    # The runner names its checkpoints by absolute paths.
+    folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / 'runs.jsonl'
     found = {_key(record): record for record in read_records(results)}
@@ -133,7 +135,8 @@ def _prepare(config: Config, condition: str, seed: int, split: str) -> Config:
         config.train_dataloader.dataset.target_noise = dict(seed=seed, **noise)
     config.test_dataloader.dataset.split = split
     config.randomness = dict(seed=seed)
-    config.log_level = 'WARNING'
+    # The runner's deprecation warnings, repeated by each run, tear the progress bar.
+    config.log_level = 'ERROR'
     return config
 
 

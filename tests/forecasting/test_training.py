@@ -130,7 +130,8 @@ def trained(monkeypatch):
     def train_once(config, work_dir):
         configs.append(config.to_dict())
         number = zlib.crc32(json.dumps(configs[-1], sort_keys=True).encode())
-        return dict(MSE=float(number)), work_dir / 'best.pth'
+        # Absolute, as a runner's checkpoints are.
+        return dict(MSE=float(number)), (work_dir / 'best.pth').absolute()
 
     monkeypatch.setattr(comparison, 'train_once', train_once)
     return configs
@@ -164,6 +165,14 @@ def test_a_comparison_resumes_after_a_kill(load, tmp_path, trained):
     assert len(trained) == 9 + 4
     for old, new in zip(records, changed, strict=True):
         assert (old['MSE'] == new['MSE']) == (old['loss'] == 'kalman')
+
+
+def test_a_relative_folder_works(load, tmp_path, trained, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = run_comparison(
+        {'a': load('gru_sunspots_mse')}, ['clean'], [0], Path('out')
+    )
+    assert record[0]['checkpoint'] == 'runs/a_clean_0_test/best.pth'
 
 
 def test_each_run_gets_its_seed_noise_and_part(load, tmp_path, trained):
