@@ -16,6 +16,21 @@ except ImportError as error:
         'forks) or "daal_mmdet[openmmlab]" (the originals)'
     ) from error
 
-from daal_mmdet import evaluation, forecasting, losses
+from daal_mmdet import (
+    datasets,
+    evaluation,
+    forecasting,
+    hooks,
+    losses,
+    whole_file_backend,
+)
 
-__all__ = ['__version__', 'evaluation', 'forecasting', 'losses']
+__all__ = [
+    '__version__',
+    'datasets',
+    'evaluation',
+    'forecasting',
+    'hooks',
+    'losses',
+    'whole_file_backend',
+]

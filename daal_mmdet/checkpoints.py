@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
 __all__ = ['Resumable', 'find_resumable']
@@ -66,10 +65,6 @@ def find_resumable(work_dir: str | os.PathLike) -> Resumable | None:
         if iteration is not None:
             candidate = (iteration, path.stat().st_mtime, path)
             best = candidate if best is None else max(best, candidate)
-    for path, reason in damaged.items():
-        print_log(
-            f'--resume: {path} is left aside: {reason}', logger='current', level='WARNING'
-        )
     if best is not None:
         return Resumable(best[2], best[0], damaged)
     if damaged:

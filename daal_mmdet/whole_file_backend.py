@@ -37,9 +37,7 @@ class WholeFileBackend(LocalBackend):
         """
         self._write(filepath, 'wb', None, lambda file: file.write(obj))
 
-    def put_text(
-        self, obj: str, filepath: str | Path, encoding: str = 'utf-8'
-    ) -> None:
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write text to a file.
 
         Raises:

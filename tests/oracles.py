@@ -441,3 +441,89 @@ def _match_class(document, detections, category, threshold):
             elif category not in image['not_exhaustive_category_ids']:
                 ranked.append((d['score'], False))
     return ranked, truth
+
+
+# --- box losses and their filters -----------------------------------------------------
+class ResidualFilters:
+    """Filters of slots in matrices, one measurement after the other, in plain loops."""
+
+    def __init__(self, group_of, full, q, r, p0, forgetting, prior, n=4):
+        self.group_of, self.full, self.n = group_of, full, n
+        self.q, self.r, self.p0 = q * np.eye(n), r, p0 * np.eye(n)
+        self.forgetting, self.prior = forgetting, prior
+        self.x, self.P, self.noise = {}, {}, {}
+        self.group_noise = {g: [self.p0.copy(), 1.0] for g in set(group_of)}
+
+    def state(self, slot):
+        """x and P of a slot, or the mean of the measured slots of its group."""
+        if slot in self.x:
+            return self.x[slot], self.P[slot]
+        peers = [s for s in self.x if self.group_of[s] == self.group_of[slot]]
+        if not peers:
+            return np.zeros(self.n), self.p0
+        return (
+            np.mean([self.x[s] for s in peers], axis=0),
+            np.mean([self.P[s] for s in peers], axis=0),
+        )
+
+    def R(self, slot):
+        """Measurement noise of a slot."""
+        if self.r is not None:
+            return self.r * np.eye(self.n)
+        total, count = self.group_noise[self.group_of[slot]]
+        if np.isinf(self.prior):
+            return total / count
+        own, number = self.noise.get(slot, (np.zeros((self.n, self.n)), 0.0))
+        return (self.prior * total / count + own) / (self.prior + number)
+
+    def step(self, measurements):
+        """Take the (slot, residual) pairs of an iteration."""
+        by_slot = {}
+        for slot, z in measurements:
+            by_slot.setdefault(slot, []).append(np.asarray(z, dtype=np.float64))
+        before = {slot: (*self.state(slot), self.R(slot)) for slot in by_slot}
+        seen = {}
+        for slot, zs in by_slot.items():
+            x, P, R = before[slot]
+            P = P + self.q
+            for z in zs:
+                K = P @ np.linalg.inv(P + R)
+                x = x + K @ (z - x)
+                P = (np.eye(self.n) - K) @ P
+            self.x[slot], self.P[slot] = x, P
+            squares = sum(np.outer(z - x, z - x) + P for z in zs)
+            seen[slot] = squares if self.full else np.diag(np.diag(squares))
+        groups = {self.group_of[slot] for slot in by_slot}
+        for group in groups:
+            total, count = self.group_noise[group]
+            members = [s for s in by_slot if self.group_of[s] == group]
+            self.group_noise[group] = [
+                self.forgetting * total + sum(seen[s] for s in members),
+                self.forgetting * count + sum(len(by_slot[s]) for s in members),
+            ]
+        for slot in by_slot:
+            own, number = self.noise.get(slot, (np.zeros((self.n, self.n)), 0.0))
+            self.noise[slot] = (
+                self.forgetting * own + seen[slot],
+                self.forgetting * number + len(by_slot[slot]),
+            )
+
+    def weights(self, slots, normalize, max_weight=np.inf):
+        """1/sqrt(det P) of slots."""
+        w = np.array([1 / np.sqrt(np.linalg.det(self.state(s)[1])) for s in slots])
+        if normalize == 'mean':
+            w = w / w.mean()
+        return np.minimum(w, max_weight)
+
+
+def smooth_l1(pred, target, beta):
+    """Value and derivative of Smooth L1, number by number; beta = 0 is L1."""
+    pred, target = np.asarray(pred, float), np.asarray(target, float)
+    loss, grad = np.zeros_like(pred), np.zeros_like(pred)
+    for i in np.ndindex(pred.shape):
+        d = pred[i] - target[i]
+        if abs(d) < beta:
+            loss[i], grad[i] = 0.5 * d * d / beta, d / beta
+        else:
+            loss[i], grad[i] = abs(d) - 0.5 * beta, np.sign(d)
+    return loss, grad
