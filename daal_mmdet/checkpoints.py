@@ -70,8 +70,8 @@ def find_resumable(work_dir: str | os.PathLike) -> Resumable | None:
     if damaged:
         reasons = '; '.join(f'{path.name}: {why}' for path, why in damaged.items())
         raise ValueError(
-            f'--resume: no checkpoint in {folder} can be read ({reasons}). Name a sound '
-            'one, or move them away to start anew'
+            f'--resume: no checkpoint in {folder} can be read ({reasons}). Name a '
+            'sound one, or move them away to start anew'
         )
     return None
 
