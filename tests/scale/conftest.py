@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -100,13 +101,15 @@ def tiny_config(scenes, tmp_path):
     return write
 
 
-def _train(log, environment, arguments):
+def _train(log, environment, prepare, arguments):
     with open(log, 'a', buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         os.environ.update(environment)
         code = 0
         try:
+            if prepare is not None:
+                prepare()
             train_tool.main(list(map(str, arguments)))
         except SystemExit as error:
             print(error, file=sys.stderr)
@@ -124,9 +127,9 @@ def start_training():
     """Start ``tools/train.py`` in a forked process, which has everything imported."""
     started = []
 
-    def start(log, *arguments, **environment):
+    def start(log, *arguments, prepare=None, **environment):
         process = multiprocessing.get_context('fork').Process(
-            target=_train, args=(log, environment, arguments)
+            target=_train, args=(log, environment, prepare, arguments)
         )
         process.start()
         started.append(process)
@@ -143,9 +146,44 @@ def start_training():
 def run_training(start_training):
     """Run it to its end, which must be a good one."""
 
-    def run(log, *arguments, **environment):
-        process = start_training(log, *arguments, **environment)
+    def run(log, *arguments, **options):
+        process = start_training(log, *arguments, **options)
         process.join(timeout=300)
         assert process.exitcode == 0, Path(log).read_text()[-3000:]
+
+    return run
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def run_two_processes(start_training):
+    """Run it in two processes, as torchrun would start them."""
+
+    def run(log, *arguments, **options):
+        port = str(_free_port())
+        processes = [
+            start_training(
+                f'{log}.{rank}',
+                *arguments,
+                '--launcher',
+                'pytorch',
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+                WORLD_SIZE='2',
+                MASTER_ADDR='127.0.0.1',
+                MASTER_PORT=port,
+                **options,
+            )
+            for rank in range(2)
+        ]
+        for rank, process in enumerate(processes):
+            process.join(timeout=300)
+            text = Path(f'{log}.{rank}').read_text()
+            assert process.exitcode == 0, text[-3000:]
 
     return run
