@@ -10,6 +10,8 @@ __all__ = ['Cluster', 'Cost', 'Workload', 'cost']
 _FLOAT, _INT = 4, 8
 # Entries beside the class counts in the sums that DAALLoss exchanges.
 _DAAL_TAIL = 4
+# Two numbers in double precision.
+_WEIGHT = 16
 # Counters, and the filter of the task loss, in bytes.
 _SCALARS = 128
 # A loss that is not told its classes keeps room for this many.
@@ -69,6 +71,7 @@ class Cost:
         loss_bytes: Sums that DAALLoss exchanges, one all-reduce.
         residual_bytes: Residuals and slots that the covariance hook gathers, from one
             process; each receives those of all others.
+        weight_bytes: Sum and number of the box weights, one all-reduce.
         filter_bytes: State of the filters of DAALLoss and the bank.
         plain_seconds: A step without either.
         added_seconds: What they add to it.
@@ -77,6 +80,7 @@ class Cost:
     gradient_bytes: int
     loss_bytes: int
     residual_bytes: int
+    weight_bytes: int
     filter_bytes: int
     plain_seconds: float
     added_seconds: float
@@ -127,4 +131,5 @@ def cost(workload: Workload, num_gpus: int, cluster: Cluster | None = None) -> C
     plain = workload.step_seconds + ring * gradient / bandwidth
     added = ring * loss / bandwidth + hops * links.latency
     added += (num_gpus - 1) * residual / bandwidth + 3 * hops / 2 * links.latency
-    return Cost(gradient, loss, residual, state, plain, added)
+    added += ring * _WEIGHT / bandwidth + hops * links.latency
+    return Cost(gradient, loss, residual, _WEIGHT, state, plain, added)

@@ -183,7 +183,9 @@ def test_what_two_processes_send_is_what_the_cost_model_says(
     gradients = sent('gradients', 'all_reduce')
     assert sum(gradients) == iterations * predicted.gradient_bytes
     # Sum and number of the weights, in double precision, for their mean.
-    assert sent('covariance_weighting', 'all_reduce') == [16] * iterations
+    assert sent('covariance_weighting', 'all_reduce') == (
+        [predicted.weight_bytes] * iterations
+    )
     print(
         f'\nbytes an iteration: gradients {sum(gradients) // iterations}, DAALLoss '
         f'{loss[0]}, residuals {sum(gathered) / iterations:.0f}'
