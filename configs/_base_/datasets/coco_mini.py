@@ -1,5 +1,5 @@
 # 126 + 128 images of COCO 2017, all 80 classes: person 254 times, some never.
-data_hint = ('Put a small set with COCO\'s own folders, or a link to it, at '
+data_hint = ("Put a small set with COCO's own folders, or a link to it, at "
              'data/coco_mini: ln -s COCO_MINI_FOLDER data/coco_mini')
 data_root = 'data/coco_mini/'
 img_scale = (320, 320)

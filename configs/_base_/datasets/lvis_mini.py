@@ -1,6 +1,6 @@
 # The same images in the format of LVIS v1, sampled by repeat factors.
-data_hint = ('Make data/lvis_mini with tools/make_subset.py --to-lvis, as docs/scale.md '
-             'says')
+data_hint = ('Make data/lvis_mini with tools/make_subset.py --to-lvis, as '
+             'docs/scale.md says')
 data_root = 'data/lvis_mini/'
 metainfo = dict(classes=(
     'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck',
