@@ -63,9 +63,9 @@ def main(argv: list[str] | None = None) -> None:
                 f'auto_scale_lr={config.get("auto_scale_lr")}'
             )
         config.auto_scale_lr.enable = True
-    require_writable(config.work_dir)
     if args.resume is not None:
         resume(config, args.resume)
+    require_writable(config.work_dir)
     if not args.no_data_check:
         check_data(config)
     build_runner(config).train()

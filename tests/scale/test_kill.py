@@ -8,7 +8,9 @@ import random
 import signal
 import time
 
+import pytest
 import torch
+from mmengine.runner import CheckpointLoader, checkpoint
 
 KILLS = int(os.environ.get('KILLS', 2))
 
@@ -89,9 +91,9 @@ def test_killed_training_ends_with_the_weights_of_the_unbroken_one(
             time.sleep(rng.uniform(0, 1.5 * an_epoch))
         else:
             # In the middle of a checkpoint write.
-            assert wait_for(
-                lambda: any(broken.glob('*.partial')), process
-            ), log.read_text()[-3000:]
+            assert wait_for(lambda: any(broken.glob('*.partial')), process), (
+                log.read_text()[-3000:]
+            )
         assert process.is_alive(), 'it ended before it could be killed'
         kill(process)
         kills += 1
@@ -114,3 +116,29 @@ def test_killed_training_ends_with_the_weights_of_the_unbroken_one(
     keys = ('state_dict', 'optimizer', 'param_schedulers', 'kalman_covariance')
     final = f'epoch_{epochs}.pth'
     assert differing(unbroken / final, broken / final, keys) == []
+    assert_loads_without_running_code(broken / final)
+
+
+def assert_loads_without_running_code(path):
+    """PyTorch's weights_only loader takes the file, and what is ours on its own."""
+    ours = {
+        key: value
+        for key, value in torch.load(path, weights_only=False).items()
+        if key in ('kalman_covariance', 'state_dict')
+    }
+    torch.save(ours, path.with_suffix('.ours'))
+    assert (
+        torch.load(path.with_suffix('.ours'), weights_only=True).keys() == ours.keys()
+    )
+    if not hasattr(checkpoint, 'get_torch_safe_globals'):
+        return  # this mmengine loads all of it as pickle
+    # It falls back to pickle after an UnpicklingError.
+    with pytest.MonkeyPatch.context() as patch:
+        asked, load = [], torch.load
+        patch.setattr(
+            torch,
+            'load',
+            lambda *a, **k: (asked.append(k['weights_only']), load(*a, **k))[1],
+        )
+        CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    assert asked == [True]
