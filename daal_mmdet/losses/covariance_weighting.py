@@ -70,6 +70,11 @@ class RowWeights(NamedTuple):
     rows: Tensor | None
     weights: Tensor
 
+    def can_drop_rows(self, reduction: str, avg_factor: float | None) -> bool:
+        """Whether the loss is the same without the rows that are no positives."""
+        averaged = reduction == 'mean' and avg_factor is not None
+        return self.rows is not None and (averaged or reduction == 'sum')
+
 
 class RowTracker(Protocol):
     """What knows which slot each row of the next call of a loss belongs to."""

@@ -49,7 +49,7 @@ def uncertainty_aware_smooth_l1(
     Raises:
         ValueError: If ``avg_factor`` comes with 'sum'.
     """
-    if call is not None and call.rows is not None and avg_factor is not None:
+    if call is not None and call.can_drop_rows(reduction, avg_factor):
         rows, call = call.rows, RowWeights(None, call.weights)
         pred, target = pred[rows], target[rows]
         weight = None if weight is None else weight[rows]
