@@ -101,6 +101,7 @@ class CovarianceBank:
         self._noise_sum = self._zeros(0, *self._unit.shape)
         self._noise_count = self._zeros(0)
         self._group = self._zeros(0, dtype=torch.int64)
+        self._level_of_group = self._zeros(0, dtype=torch.int64)
         # One entry a (level, template). Running sums over the measured slots are kept
         # in double precision, or they would drift.
         self._group_noise_sum = self._zeros(0, *self._unit.shape)
@@ -131,6 +132,8 @@ class CovarianceBank:
         count = templates * height * width
         template = torch.arange(templates, device=self.device)
         self._group = torch.cat([self._group, groups + template.repeat(height * width)])
+        number = self._level_of_group.new_full((templates,), len(self.levels))
+        self._level_of_group = torch.cat([self._level_of_group, number])
         for name in _SLOT_STATE:
             self._extend(name, count)
         for name in _GROUP_STATE:
@@ -164,6 +167,10 @@ class CovarianceBank:
         x = torch.div(x * width, grid[1], rounding_mode='floor')
         first = sum(t * h * w for t, h, w in self.levels[:level])
         return first + (y * width + x) * templates + template
+
+    def level_of(self, slots: Tensor) -> Tensor:
+        """Level of slots, (M,), int64."""
+        return self._level_of_group[self._group[slots]]
 
     def log_det(self, slots: Tensor) -> Tensor:
         """Logarithm of the determinant of P.
@@ -274,6 +281,7 @@ class CovarianceBank:
                 f'these are {self.kind!r}; resume with the same setting'
             )
         self.levels, self._group = [], self._group[:0]
+        self._level_of_group = self._level_of_group[:0]
         for name in _SLOT_STATE + _GROUP_STATE:
             setattr(self, name, getattr(self, name)[:0])
         for level in state['levels']:

@@ -64,14 +64,14 @@ class DenseHeadAdapter(HeadAdapter):
         for level, labels in enumerate(result[self.labels_at]):
             rows, places = self._positives(level, labels.reshape(-1))
             calls.append(Call(labels.numel(), rows, [places]))
-        self.make_levels(call.places[0] for call in calls)
-        if self.calls != 'each level':
-            calls = [Call(len(call.rows), None, call.places) for call in calls]
-            if self.calls == 'all levels at once':
-                number = sum(call.num_rows for call in calls)
-                calls = [Call(number, None, [call.places[0] for call in calls])]
-            calls = [call for call in calls if call.num_rows]
-        self.announce(calls)
+        if self.calls == 'each level':
+            self.announce(calls)
+            return
+        calls = [Call(len(call.rows), None, call.places) for call in calls]
+        if self.calls == 'all levels at once':
+            number = sum(call.num_rows for call in calls)
+            calls = [Call(number, None, [call.places[0] for call in calls])]
+        self.announce(calls, skip_empty=True)
 
     def _positives(self, level: int, labels: Tensor) -> tuple[Tensor, Places]:
         positive = (labels >= 0) & (labels < self.head.num_classes)
@@ -132,8 +132,7 @@ class YOLOXAdapter(HeadAdapter):
                     )
                 )
         number = sum(len(place.y) for place in places)
-        self.make_levels(places[: len(self._grids)])
-        self.announce([Call(number, None, places)] if number else [])
+        self.announce([Call(number, None, places)], skip_empty=True)
 
     def active_trackers(self) -> Sequence[CovarianceTracker]:
         """All but the L1 term's, which joins in the last epochs."""

@@ -86,7 +86,8 @@ class UncertaintyAwareSmoothL1(CovarianceWeightedLoss):
 
     Deviation: as printed the weights have no scale of their own, so that they change
     the balance between the losses. ``normalize='mean'`` divides by their mean over the
-    positives of the batch; ``normalize=None`` is the formula as printed.
+    positives that the batch has in a level; ``normalize=None`` is the formula as
+    printed.
 
     Args:
         beta: Where the square goes over into the line, >= 0, in units of the residual;
