@@ -366,29 +366,57 @@ class ResidualFilters:
         self.group_of, self.full, self.n = group_of, full, n
         self.q, self.r, self.p0 = q * np.eye(n), r, p0 * np.eye(n)
         self.forgetting, self.prior = forgetting, prior
-        self.x, self.P, self.noise = {}, {}, {}
-        self.group_noise = {g: [self.p0.copy(), 1.0] for g in set(group_of)}
+        self.time = 0
+        # Of each slot: x, P, time, and the noise with its number; of each group the
+        # history of what its iterations have added.
+        self.slots = {}
+        self.history = {g: [] for g in set(group_of)}
+
+    def forgetful_sum(self, terms):
+        """Sum in which each later term has made the earlier ones smaller."""
+        return sum(
+            self.forgetting ** (len(terms) - 1 - i) * term
+            for i, term in enumerate(terms)
+        )
+
+    def own_share(self, slot):
+        """How much of a slot is its own."""
+        if slot not in self.slots:
+            return 0.0
+        return self.forgetting ** (self.time - self.slots[slot]['time'])
 
     def state(self, slot):
-        """x and P of a slot, or the mean of the measured slots of its group."""
-        if slot in self.x:
-            return self.x[slot], self.P[slot]
-        peers = [s for s in self.x if self.group_of[s] == self.group_of[slot]]
-        if not peers:
-            return np.zeros(self.n), self.p0
-        return (
-            np.mean([self.x[s] for s in peers], axis=0),
-            np.mean([self.P[s] for s in peers], axis=0),
-        )
+        """x and P of a slot."""
+        x, P = np.zeros(self.n), self.p0
+        history = self.history[self.group_of[slot]]
+        if history:
+            number = self.forgetful_sum([len(members) for members in history])
+            x = self.forgetful_sum([sum(m['x'] for m in ms) for ms in history]) / number
+            P = self.forgetful_sum([sum(m['P'] for m in ms) for ms in history]) / number
+        share = self.own_share(slot)
+        if share:
+            x = (1 - share) * x + share * self.slots[slot]['x']
+            P = (1 - share) * P + share * self.slots[slot]['P']
+        return x, P
 
     def R(self, slot):
         """Measurement noise of a slot."""
         if self.r is not None:
             return self.r * np.eye(self.n)
-        total, count = self.group_noise[self.group_of[slot]]
+        history = self.history[self.group_of[slot]]
+        total = self.forgetful_sum(
+            [self.p0] + [sum(m['noise'] for m in members) for members in history]
+        )
+        count = self.forgetful_sum(
+            [1.0] + [sum(m['number'] for m in members) for members in history]
+        )
         if np.isinf(self.prior):
             return total / count
-        own, number = self.noise.get(slot, (np.zeros((self.n, self.n)), 0.0))
+        share = self.own_share(slot)
+        own, number = np.zeros((self.n, self.n)), 0.0
+        if share:
+            own = share * self.slots[slot]['noise sum']
+            number = share * self.slots[slot]['noise count']
         return (self.prior * total / count + own) / (self.prior + number)
 
     def step(self, measurements):
@@ -396,32 +424,35 @@ class ResidualFilters:
         by_slot = {}
         for slot, z in measurements:
             by_slot.setdefault(slot, []).append(np.asarray(z, dtype=np.float64))
-        before = {slot: (*self.state(slot), self.R(slot)) for slot in by_slot}
-        seen = {}
+        new = {}
         for slot, zs in by_slot.items():
-            x, P, R = before[slot]
+            x, P = self.state(slot)
+            R = self.R(slot)
             P = P + self.q
             for z in zs:
                 K = P @ np.linalg.inv(P + R)
                 x = x + K @ (z - x)
                 P = (np.eye(self.n) - K) @ P
-            self.x[slot], self.P[slot] = x, P
-            squares = sum(np.outer(z - x, z - x) + P for z in zs)
-            seen[slot] = squares if self.full else np.diag(np.diag(squares))
-        groups = {self.group_of[slot] for slot in by_slot}
-        for group in groups:
-            total, count = self.group_noise[group]
-            members = [s for s in by_slot if self.group_of[s] == group]
-            self.group_noise[group] = [
-                self.forgetting * total + sum(seen[s] for s in members),
-                self.forgetting * count + sum(len(by_slot[s]) for s in members),
-            ]
-        for slot in by_slot:
-            own, number = self.noise.get(slot, (np.zeros((self.n, self.n)), 0.0))
-            self.noise[slot] = (
-                self.forgetting * own + seen[slot],
-                self.forgetting * number + len(by_slot[slot]),
-            )
+            noise = sum(np.outer(z - x, z - x) + P for z in zs)
+            if not self.full:
+                noise = np.diag(np.diag(noise))
+            kept = self.forgetting * self.own_share(slot)
+            old = self.slots.get(slot, {'noise sum': 0.0, 'noise count': 0.0})
+            new[slot] = {
+                'x': x,
+                'P': P,
+                'noise': noise,
+                'number': len(zs),
+                'noise sum': kept * old['noise sum'] + noise,
+                'noise count': kept * old['noise count'] + len(zs),
+                'time': self.time + 1,
+            }
+        self.slots |= new
+        for group, history in self.history.items():
+            members = [new[s] for s in new if self.group_of[s] == group]
+            if members:
+                history.append(members)
+        self.time += 1
 
     def weights(self, slots, normalize, max_weight=np.inf):
         """1/sqrt(det P) of slots."""

@@ -48,7 +48,7 @@ def test_filters_are_those_of_the_oracle(
         process_noise=q,
         measurement_noise=r,
         initial_variance=0.5,
-        noise_forgetting=forgetting,
+        forgetting=forgetting,
         noise_prior=prior,
     )
     full = covariance == 'full'
@@ -98,7 +98,7 @@ def test_steady_state_is_the_root_of_the_riccati_equation(covariance):
 
 def test_noise_is_found_and_noisier_slots_have_the_larger_covariance():
     rng = np.random.default_rng(0)
-    bank = make_bank(noise_forgetting=0.995, noise_prior=2.0)
+    bank = make_bank(forgetting=0.995, noise_prior=2.0)
     for _ in range(400):
         quiet = [(slot, rng.normal(size=4) * 0.1) for slot in (0, 2)]
         noisy = [(slot, rng.normal(size=4) * 0.4) for slot in (1, 4)]
@@ -207,7 +207,7 @@ def test_nothing_and_nonsense_change_nothing(covariance):
 
 @pytest.mark.parametrize('covariance', COVARIANCES)
 def test_exact_residuals_keep_log_det_finite(covariance):
-    bank = make_bank(covariance, process_noise=0, noise_forgetting=0.5)
+    bank = make_bank(covariance, process_noise=0, forgetting=0.5)
     for _ in range(200):
         step(bank, [(0, [0.0] * 4)] * 3)
     assert bank.log_det(torch.tensor([0])).isfinite().all()

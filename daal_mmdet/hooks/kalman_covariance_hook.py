@@ -57,7 +57,8 @@ class KalmanCovarianceHook(Hook):
         measurement_noise: Fixed R = measurement_noise I, > 0; None estimates it from
             the residuals of each (level, template) and slot.
         initial_variance: Prior variance of a residual, > 0.
-        noise_forgetting: In (0, 1], what an iteration leaves of the memory of R.
+        forgetting: In (0, 1], what an iteration leaves of the memory of the noise, and
+            of what is a slot's own while it has no residuals.
         noise_prior: Measurements that the R of a (level, template) counts for in the R
             of a slot, >= 0; ``float('inf')`` gives all its slots the same R.
 
@@ -74,7 +75,7 @@ class KalmanCovarianceHook(Hook):
         process_noise: float = 1e-3,
         measurement_noise: float | None = None,
         initial_variance: float = 1.0,
-        noise_forgetting: float = 0.98,
+        forgetting: float = 0.98,
         noise_prior: float = 20.0,
     ) -> None:
         check_choice('covariance', covariance, COVARIANCES)
@@ -82,7 +83,7 @@ class KalmanCovarianceHook(Hook):
         if measurement_noise is not None:
             check_number('measurement_noise', measurement_noise, above=0)
         check_number('initial_variance', initial_variance, above=0)
-        check_number('noise_forgetting', noise_forgetting, above=0, high=1)
+        check_number('forgetting', forgetting, above=0, high=1)
         if noise_prior != float('inf'):
             check_number('noise_prior', noise_prior, low=0)
         self._options = dict(
@@ -90,7 +91,7 @@ class KalmanCovarianceHook(Hook):
             process_noise=process_noise,
             measurement_noise=measurement_noise,
             initial_variance=initial_variance,
-            noise_forgetting=noise_forgetting,
+            forgetting=forgetting,
             noise_prior=noise_prior,
         )
         self.trackers: dict[str, CovarianceTracker] = {}

@@ -209,7 +209,7 @@ def test_banks_of_several_heads_are_their_own(config):
         (dict(process_noise=-1), ValueError, 'process_noise: expected a value >= 0'),
         (dict(measurement_noise=0), ValueError, 'measurement_noise: .* > 0, got 0'),
         (dict(initial_variance='1'), TypeError, "initial_variance: .* got '1'"),
-        (dict(noise_forgetting=1.5), ValueError, 'noise_forgetting: .* <= 1, got 1.5'),
+        (dict(forgetting=1.5), ValueError, 'forgetting: .* <= 1, got 1.5'),
         (
             dict(noise_prior=-1),
             ValueError,
