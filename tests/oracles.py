@@ -472,4 +472,28 @@ def smooth_l1(pred, target, beta):
             loss[i], grad[i] = 0.5 * d * d / beta, d / beta
         else:
             loss[i], grad[i] = abs(d) - 0.5 * beta, np.sign(d)
+
+
+# --- baselines of the benchmark -------------------------------------------------------
+def class_balanced_weights(counts, beta):
+    """Inverse effective numbers by their geometric sums, scaled to a mean of 1."""
+    inverse = [1 / sum(beta**k for k in range(max(n, 1))) for n in counts]
+    return np.array(inverse) * len(counts) / sum(inverse)
+
+
+def equalized_focal(logits, labels, ratio, gamma, scale, alpha):
+    """Loss and derivative of every entry, by loops over rows and classes."""
+    logits = np.asarray(logits, dtype=np.float64)
+    loss, grad = np.zeros_like(logits), np.zeros_like(logits)
+    for i in range(logits.shape[0]):
+        for j in range(logits.shape[1]):
+            positive = labels[i] == j
+            sign = 1.0 if positive else -1.0
+            share = alpha if positive else 1 - alpha
+            focus = gamma + scale * (1 - ratio[j])
+            pt, miss = sigmoid(sign * logits[i, j]), sigmoid(-sign * logits[i, j])
+            log_pt = -softplus(-sign * logits[i, j])
+            factor = share * focus / gamma * miss**focus
+            loss[i, j] = -factor * log_pt
+            grad[i, j] = sign * factor * (focus * pt * log_pt - miss)
     return loss, grad
