@@ -24,7 +24,7 @@ def draw_covariance(
     """Draw how badly each place of a head knows its boxes.
 
     Heads with a grid of cells get a map for each level and template, over the image
-    plane; heads without (RoI heads, DETR) one picture of levels by templates or queries.
+    plane; heads without (RoI heads, DETR) one picture of levels by classes or queries.
 
     Args:
         deviations: For each level, (height, width, templates), the geometric mean of
@@ -73,7 +73,7 @@ def _draw_maps(levels: Sequence[np.ndarray], names: Sequence[str] | None) -> Fig
                 axis.set_visible(False)
                 continue
             image = axis.imshow(
-                level[..., column], cmap=_colors(), vmin=low, vmax=high, aspect='auto'
+                level[..., column], cmap='viridis', vmin=low, vmax=high, aspect='auto'
             )
             axis.set_facecolor(_UNMEASURED)
             if row == 0:
@@ -94,7 +94,7 @@ def _draw_lines(levels: Sequence[np.ndarray], names: Sequence[str] | None) -> Fi
     figure = _figure(min(max(5.0, 0.35 * columns + 2), 11), 0.5 * len(levels) + 1.9)
     axis = figure.subplots()
     low, high = _limits(levels)
-    image = axis.imshow(table, cmap=_colors(), vmin=low, vmax=high, aspect='auto')
+    image = axis.imshow(table, cmap='viridis', vmin=low, vmax=high, aspect='auto')
     axis.set_facecolor(_UNMEASURED)
     axis.set_yticks(range(len(levels)), [f'level {row}' for row in range(len(levels))])
     if names is not None and len(names) == columns <= _MAX_LABELS:
@@ -111,11 +111,8 @@ def _limits(levels: Sequence[np.ndarray]) -> tuple[float, float]:
     if not len(values):
         return 0.0, 1.0
     # A few places that were measured once would take the whole range.
-    return 0.0, float(np.quantile(values, 0.98))
-
-
-def _colors() -> str:
-    return 'viridis'
+    low, high = np.quantile(values, (0.02, 0.98))
+    return float(low), float(high)
 
 
 def _figure(width: float, height: float) -> Figure:
