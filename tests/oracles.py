@@ -472,6 +472,7 @@ def smooth_l1(pred, target, beta):
             loss[i], grad[i] = 0.5 * d * d / beta, d / beta
         else:
             loss[i], grad[i] = abs(d) - 0.5 * beta, np.sign(d)
+    return loss, grad
 
 
 # --- baselines of the benchmark -------------------------------------------------------

@@ -55,6 +55,8 @@ def build(config, part='bbox_head', **changes):
     if key:
         train_cfg, test_cfg = train_cfg[key], test_cfg[key]
     changes |= dict(train_cfg=train_cfg, test_cfg=test_cfg)
+    if part == 'rpn_head':
+        changes['num_classes'] = 1
     for name, value in changes.items():
         head[name] = value
     torch.manual_seed(0)
@@ -188,6 +190,36 @@ def test_cells_of_dense_heads_lie_in_their_boxes(shipped_config, name, monkeypat
         inside.append(bool((box[:2] <= centre).all() and (centre <= box[2:]).all()))
     # Small boxes may take the nearest cell.
     assert sum(inside) / len(inside) > 0.8
+
+
+@pytest.mark.parametrize(
+    ('name', 'part'),
+    [
+        ('guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py', 'bbox_head'),
+        ('cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py', 'rpn_head'),
+    ],
+)
+def test_heads_that_learn_their_anchors(shipped_config, name, part):
+    config = shipped_config(name)
+    stages = config.model[part].get('stages', [config.model[part]])
+    for stage in stages:
+        loss = stage.loss_bbox
+        if loss.type == 'SmoothL1Loss':
+            loss.type = 'UncertaintyAwareSmoothL1'
+        else:
+            stage['loss_bbox'] = dict(type='UncertaintyAwareLoss', loss=loss)
+    model = build(config, part)
+    hook, recorders = connect(model)
+    assert len(recorders) == len(stages)
+    strides = PYRAMID if part == 'bbox_head' else (4, *PYRAMID[:4])
+    model[part].loss(make_features(strides, 256), make_samples())
+    for recorder in recorders:
+        tracker = recorder.tracker
+        assert tracker.bank.levels == [(1, SIZE // s, SIZE // s) for s in strides]
+        rows = sum(len(call['slots']) for call in recorder.calls)
+        assert rows > 0
+        tracker.step()
+        assert tracker.bank.visits.sum() == rows
 
 
 def test_rois_are_told_apart_by_level_and_class(shipped_config):
