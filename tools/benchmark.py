@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+# mmdet reports optional packages that it did not find; none of them is needed.
+warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
+with contextlib.redirect_stdout(io.StringIO()):
+    import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.benchmark.adoption import adopt_run
 from daal_mmdet.benchmark.matrix import Failure, MatrixFolder, Running, run_matrix
 from daal_mmdet.benchmark.spec import BenchmarkSpec, PlannedRun, load_spec
@@ -94,6 +101,9 @@ def run_with_bar(
 ) -> list[Failure]:
     """Run what is missing and show how far it is."""
     done = len(folder.find(plan))
+    if done == len(plan):
+        print(f'All {done} runs are finished in {folder.root}.')
+        return []
     share_before = done / len(plan)
     with progress_bar(
         total=1 - share_before, desc=args.spec.stem, bar_format=_BAR_FORMAT
@@ -104,9 +114,6 @@ def run_with_bar(
             bar.set_postfix_str(f'{finished}/{len(plan)} runs; {names}', False)
             bar.update(max(0.0, share - share_before - bar.n))
 
-        if done == len(plan):
-            bar.write(f'All {done} runs are finished in {folder.root}.')
-            return []
         _, failures = run_matrix(
             plan, folder, args.jobs, args.threads, on_progress=show
         )
@@ -137,8 +144,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('interrupted; the same command goes on from the last checkpoint',
-              file=sys.stderr)
+        print(
+            'interrupted; the same command goes on from the last checkpoint',
+            file=sys.stderr,
+        )
         return 130
     target = folder.root / args.spec.stem
     target.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,13 @@ from daal_mmdet.benchmark.spec import BenchmarkSpec
 from daal_mmdet.losses.validation import check_choice
 from daal_mmdet.paired_interval import paired_interval
 
-__all__ = ['SPLITS', 'benchmark_table', 'metric_names', 'metric_value', 'select_records']
+__all__ = [
+    'SPLITS',
+    'benchmark_table',
+    'metric_names',
+    'metric_value',
+    'select_records',
+]
 
 SPLITS = ('val', 'test')
 
@@ -95,9 +101,7 @@ def metric_value(record: dict, split: str, name: str, spec: BenchmarkSpec) -> fl
         value = values[name]
     else:
         known = [*spec.class_means, *(key for key in values if key != 'class_AP')]
-        raise ValueError(
-            f'metrics: expected class_AP or one of {known}, got {name!r}'
-        )
+        raise ValueError(f'metrics: expected class_AP or one of {known}, got {name!r}')
     return float('nan') if value is None else float(value)
 
 
@@ -188,9 +192,9 @@ def _notes(runs: Mapping[str, Mapping[int, dict]], spec: BenchmarkSpec) -> list[
             notes.append(f'- Not there yet: {variant}, seed {seeds}.')
     every = [record for by_seed in runs.values() for record in by_seed.values()]
     for key, what in (('code', "this package's code"), ('device', 'device')):
-        known = sorted({str(record[key]) for record in every if key in record})
+        known = sorted({record[key] for record in every if record.get(key)})
         if len(known) > 1:
-            notes.append(f'- The runs are of more than one {what}: {", ".join(known)}.')
+            notes.append(f'- The runs differ in {what}: {", ".join(known)}.')
     return notes
 
 
