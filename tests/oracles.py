@@ -358,6 +358,122 @@ def forecast_errors(forecast, target, train, lag):
     }
 
 
+# --- box losses and their filters -----------------------------------------------------
+class ResidualFilters:
+    """Filters of slots in matrices, one measurement after the other, in plain loops."""
+
+    def __init__(self, group_of, full, q, r, p0, forgetting, prior, n=4):
+        self.group_of, self.full, self.n = group_of, full, n
+        self.q, self.r, self.p0 = q * np.eye(n), r, p0 * np.eye(n)
+        self.forgetting, self.prior = forgetting, prior
+        self.time = 0
+        # Of each slot: x, P, time, and the noise with its number; of each group the
+        # history of what its iterations have added.
+        self.slots = {}
+        self.history = {g: [] for g in set(group_of)}
+
+    def forgetful_sum(self, terms):
+        """Sum in which each later term has made the earlier ones smaller."""
+        return sum(
+            self.forgetting ** (len(terms) - 1 - i) * term
+            for i, term in enumerate(terms)
+        )
+
+    def own_share(self, slot):
+        """How much of a slot is its own."""
+        if slot not in self.slots:
+            return 0.0
+        return self.forgetting ** (self.time - self.slots[slot]['time'])
+
+    def state(self, slot):
+        """x and P of a slot."""
+        x, P = np.zeros(self.n), self.p0
+        history = self.history[self.group_of[slot]]
+        if history:
+            number = self.forgetful_sum([len(members) for members in history])
+            x = self.forgetful_sum([sum(m['x'] for m in ms) for ms in history]) / number
+            P = self.forgetful_sum([sum(m['P'] for m in ms) for ms in history]) / number
+        share = self.own_share(slot)
+        if share:
+            x = (1 - share) * x + share * self.slots[slot]['x']
+            P = (1 - share) * P + share * self.slots[slot]['P']
+        return x, P
+
+    def R(self, slot):
+        """Measurement noise of a slot."""
+        if self.r is not None:
+            return self.r * np.eye(self.n)
+        history = self.history[self.group_of[slot]]
+        total = self.forgetful_sum(
+            [self.p0] + [sum(m['noise'] for m in members) for members in history]
+        )
+        count = self.forgetful_sum(
+            [1.0] + [sum(m['number'] for m in members) for members in history]
+        )
+        if np.isinf(self.prior):
+            return total / count
+        share = self.own_share(slot)
+        own, number = np.zeros((self.n, self.n)), 0.0
+        if share:
+            own = share * self.slots[slot]['noise sum']
+            number = share * self.slots[slot]['noise count']
+        return (self.prior * total / count + own) / (self.prior + number)
+
+    def step(self, measurements):
+        """Take the (slot, residual) pairs of an iteration."""
+        by_slot = {}
+        for slot, z in measurements:
+            by_slot.setdefault(slot, []).append(np.asarray(z, dtype=np.float64))
+        new = {}
+        for slot, zs in by_slot.items():
+            x, P = self.state(slot)
+            R = self.R(slot)
+            P = P + self.q
+            for z in zs:
+                K = P @ np.linalg.inv(P + R)
+                x = x + K @ (z - x)
+                P = (np.eye(self.n) - K) @ P
+            noise = sum(np.outer(z - x, z - x) + P for z in zs)
+            if not self.full:
+                noise = np.diag(np.diag(noise))
+            kept = self.forgetting * self.own_share(slot)
+            old = self.slots.get(slot, {'noise sum': 0.0, 'noise count': 0.0})
+            new[slot] = {
+                'x': x,
+                'P': P,
+                'noise': noise,
+                'number': len(zs),
+                'noise sum': kept * old['noise sum'] + noise,
+                'noise count': kept * old['noise count'] + len(zs),
+                'time': self.time + 1,
+            }
+        self.slots |= new
+        for group, history in self.history.items():
+            members = [new[s] for s in new if self.group_of[s] == group]
+            if members:
+                history.append(members)
+        self.time += 1
+
+    def weights(self, slots, normalize, max_weight=np.inf):
+        """1/sqrt(det P) of slots."""
+        w = np.array([1 / np.sqrt(np.linalg.det(self.state(s)[1])) for s in slots])
+        if normalize == 'mean':
+            w = w / w.mean()
+        return np.minimum(w, max_weight)
+
+
+def smooth_l1(pred, target, beta):
+    """Value and derivative of Smooth L1, number by number; beta = 0 is L1."""
+    pred, target = np.asarray(pred, float), np.asarray(target, float)
+    loss, grad = np.zeros_like(pred), np.zeros_like(pred)
+    for i in np.ndindex(pred.shape):
+        d = pred[i] - target[i]
+        if abs(d) < beta:
+            loss[i], grad[i] = 0.5 * d * d / beta, d / beta
+        else:
+            loss[i], grad[i] = abs(d) - 0.5 * beta, np.sign(d)
+
+
 # --- baselines of the benchmark -------------------------------------------------------
 def class_balanced_weights(counts, beta):
     """Inverse effective numbers by their geometric sums, scaled to a mean of 1."""

@@ -54,5 +54,5 @@ def check_number(
         and (high is None or number <= high)
     )
     if not inside:
-        wanted = ' and '.join(limits) or 'a finite number'
-        raise ValueError(f'{key}: expected a value {wanted}, got {value!r}')
+        wanted = f'a value {" and ".join(limits)}' if limits else 'a finite number'
+        raise ValueError(f'{key}: expected {wanted}, got {value!r}')

@@ -1,0 +1,379 @@
+"""Kalman filters of box-regression residuals, one for each slot of a detection head.
+
+A slot is a place that regresses boxes again and again: a level, a template (anchor
+shape, class, ...) and a cell of that level's grid. Its state is the expected residual,
+a random walk, and each residual of the slot is a measurement of it::
+
+    x' = x                P' = P + Q
+    K  = P' (P' + R/n)^-1
+    x  = x' + K (z - x')  P  = (I - K) P' (I - K)^T + K R/n K^T
+
+where z is the mean of the n residuals that the slot has in one iteration; that is the
+result of n measurements with noise R, one after the other. Q is added when the slot is
+measured, not while it waits.
+
+A slot that waits forgets instead what is its own. After m iterations without a residual
+its state is, with the state of its (level, template) g, the mean of the slots of g that
+were measured lately::
+
+    x_g + f^m (x - x_g)       P_g + f^m (P - P_g)       f = forgetting
+
+so one that was never measured is g, and a small data set, which measures a cell a few
+times in all, is described by its levels and templates.
+
+R is estimated from the residuals *after* the update, e = z_i - x, since
+E[e e^T] = R - P for any number of measurements: the mean of e e^T + P over the last
+iterations, which stays positive definite (compare S. Akhlaghi et al., IEEE PES General
+Meeting 2017, eq. 13). A (level, template) has an estimate R_g of its own and each slot
+shrinks towards it, with ``noise_prior`` as the number of measurements R_g counts for::
+
+    R = (noise_prior R_g + sum of the slot's e e^T + P) / (noise_prior + their number)
+
+Torch only: what a row of a loss is a residual *of* is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from daal_mmdet import kalman
+
+__all__ = ['COVARIANCES', 'CovarianceBank']
+
+COVARIANCES = ('diag', 'full')
+# Variance below which a residual is taken for exact; keeps log det P finite.
+_NOISE_FLOOR = 1e-10
+
+
+class CovarianceBank:
+    """Filters over the slots of one head, each measured only when it has residuals.
+
+    Args:
+        covariance: 'diag' (four independent variances) or 'full' (4 x 4).
+        process_noise: Q = process_noise I, >= 0, in squared residuals.
+        measurement_noise: Fixed R = measurement_noise I, > 0; None estimates it.
+        initial_variance: Prior P and first R, > 0, in squared residuals.
+        forgetting: f in (0, 1]; what an iteration leaves of the memory of a slot, and
+            one with residuals of that of a (level, template).
+        noise_prior: Measurements that the R of the (level, template) counts for in the
+            R of a slot, >= 0; inf gives all its slots the same R.
+        size: Numbers in a residual.
+        device: Where the filters live.
+
+    Attributes:
+        levels: ``(templates, height, width)`` of each level.
+        mean: x when it was measured last, (S, size). Slots are ordered by level, row,
+            column, template.
+        covariance: P when it was measured last, (S, size) or (S, size, size).
+        visits: Measurements so far, (S,), int64.
+        iterations: Steps so far.
+
+    Raises:
+        ValueError: If ``covariance`` is unknown.
+    """
+
+    def __init__(
+        self,
+        covariance: str = 'diag',
+        process_noise: float = 1e-3,
+        measurement_noise: float | None = None,
+        initial_variance: float = 1.0,
+        forgetting: float = 0.98,
+        noise_prior: float = 20.0,
+        size: int = 4,
+        device: torch.device | str = 'cpu',
+    ) -> None:
+        if covariance not in COVARIANCES:
+            raise ValueError(
+                f'covariance: expected one of {COVARIANCES}, got {covariance!r}'
+            )
+        self.kind = covariance
+        self.process_noise = process_noise
+        self.measurement_noise = measurement_noise
+        self.initial_variance = initial_variance
+        self.forgetting = forgetting
+        self.noise_prior = noise_prior
+        self.size = size
+        self.device = torch.device(device)
+        self.levels: list[tuple[int, int, int]] = []
+        self._unit = torch.eye(size, device=self.device)
+        if covariance == 'diag':
+            self._unit = self._unit.diagonal().clone()
+        self.mean = self._zeros(0, size)
+        self.covariance = self._zeros(0, *self._unit.shape)
+        self.visits = self._zeros(0, dtype=torch.int64)
+        self.iterations = 0
+        self._measured_at = self._zeros(0, dtype=torch.int64)
+        self._noise_sum = self._zeros(0, *self._unit.shape)
+        self._noise_count = self._zeros(0)
+        self._group = self._zeros(0, dtype=torch.int64)
+        self._level_of_group = self._zeros(0, dtype=torch.int64)
+        # One entry a (level, template): sums that forget, and of how many terms.
+        self._group_noise_sum = self._zeros(0, *self._unit.shape)
+        self._group_noise_count = self._zeros(0)
+        self._group_mean_sum = self._zeros(0, size)
+        self._group_covariance_sum = self._zeros(0, *self._unit.shape)
+        self._group_log_det_sum = self._zeros(0)
+        self._group_count = self._zeros(0)
+
+    def __len__(self) -> int:
+        return len(self.visits)
+
+    def add_level(self, templates: int, height: int = 1, width: int = 1) -> int:
+        """Append the slots of a level.
+
+        Returns:
+            The number of the level.
+
+        Raises:
+            ValueError: If a size is below 1.
+        """
+        sizes = (templates, height, width)
+        if min(sizes) < 1:
+            raise ValueError(
+                f'templates, height, width: expected values >= 1, got {sizes}'
+            )
+        groups = len(self._group_count)
+        count = templates * height * width
+        template = torch.arange(templates, device=self.device)
+        self._group = torch.cat([self._group, groups + template.repeat(height * width)])
+        number = self._level_of_group.new_full((templates,), len(self.levels))
+        self._level_of_group = torch.cat([self._level_of_group, number])
+        for name in _SLOT_STATE:
+            self._extend(name, count)
+        for name in _GROUP_STATE:
+            self._extend(name, templates)
+        # The prior R counts as one measurement and is forgotten like one.
+        self._group_noise_sum[groups:] = self.initial_variance * self._unit
+        self._group_noise_count[groups:] = 1.0
+        self.levels.append(sizes)
+        return len(self.levels) - 1
+
+    def slots(
+        self, level: int, template: Tensor, y: Tensor, x: Tensor, grid: Sequence[int]
+    ) -> Tensor:
+        """Slots of cells of a feature map.
+
+        A map of the level's own size is mapped cell by cell, one of another size onto
+        the cell of the level's grid at the same relative place.
+
+        Args:
+            level: Number of the level.
+            template: (M,), int64, in [0, templates).
+            y: Row, (M,), int64, in [0, height of the map).
+            x: Column, (M,), int64, in [0, width of the map).
+            grid: (height, width) of the map.
+
+        Returns:
+            (M,), int64.
+        """
+        templates, height, width = self.levels[level]
+        y = torch.div(y * height, grid[0], rounding_mode='floor')
+        x = torch.div(x * width, grid[1], rounding_mode='floor')
+        first = sum(t * h * w for t, h, w in self.levels[:level])
+        return first + (y * width + x) * templates + template
+
+    def level_of(self, slots: Tensor) -> Tensor:
+        """Level of slots, (M,), int64."""
+        return self._level_of_group[self._group[slots]]
+
+    def log_det(self, slots: Tensor) -> Tensor:
+        """Logarithm of the determinant of P.
+
+        Args:
+            slots: (M,), int64.
+
+        Returns:
+            (M,), float32.
+        """
+        return self._determinant(self.estimate(slots)[1])
+
+    def estimate(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """State of slots.
+
+        Args:
+            slots: (M,), int64.
+
+        Returns:
+            x, (M, size), and P, (M, size) or (M, size, size).
+        """
+        group = self._group[slots]
+        own = self._memory(slots)
+        count = self._group_count[group]
+        prior = self.initial_variance * self._unit
+        mean = _quotient(self._group_mean_sum[group], count, count.new_zeros(()))
+        covariance = _quotient(self._group_covariance_sum[group], count, prior)
+        return (
+            mean + _over(own, mean) * (self.mean[slots] - mean),
+            covariance + _over(own, covariance) * (self.covariance[slots] - covariance),
+        )
+
+    def noise(self, slots: Tensor) -> Tensor:
+        """R of slots, (M, size) or (M, size, size)."""
+        if self.measurement_noise is not None:
+            noise = self.measurement_noise * self._unit
+            return noise.expand(len(slots), *self._unit.shape)
+        group = self._group[slots]
+        count = self._group_noise_count[group]
+        noise = _quotient(self._group_noise_sum[group], count, self._unit)
+        if self.noise_prior != float('inf'):
+            own = self._memory(slots)
+            noise = _quotient(
+                self.noise_prior * noise + _over(own, noise) * self._noise_sum[slots],
+                self.noise_prior + own * self._noise_count[slots],
+                noise,
+            )
+        return noise + _NOISE_FLOOR * self._unit
+
+    def mean_log_det(self) -> Tensor:
+        """Mean of log det P over the slots of each level measured lately.
+
+        Returns:
+            (levels,); NaN where nothing was measured yet.
+        """
+        total = self._zeros(2, len(self.levels))
+        sums = torch.stack([self._group_log_det_sum, self._group_count])
+        total.index_add_(1, self._level_of_group, sums)
+        return total[0] / total[1]
+
+    @torch.no_grad()
+    def step(self, slots: Tensor, residuals: Tensor) -> None:
+        """One filter step of every slot that has residuals.
+
+        Args:
+            slots: (M,), int64; a slot may come several times.
+            residuals: (M, size), target minus prediction. Rows that are not finite are
+                left out.
+        """
+        finite = residuals.isfinite().all(dim=1)
+        slots, residuals = slots[finite], residuals[finite].float()
+        if len(slots):
+            self._update(slots, residuals)
+        self.iterations += 1
+
+    def _update(self, slots: Tensor, residuals: Tensor) -> None:
+        slots, row, count = slots.unique(return_inverse=True, return_counts=True)
+        x, P = self.estimate(slots)
+        z = torch.zeros_like(x).index_add_(0, row, residuals) / count[:, None]
+        P = P + self.process_noise * self._unit
+        R = self.noise(slots)
+        R = R / _over(count, R)
+        if self.kind == 'diag':
+            x, P, _ = kalman.scalar_update(x, P, z, R)
+        else:
+            update = kalman.update(x, P, z, self._unit, R)
+            x, P = update.mean, update.covariance
+        e = residuals - x[row]
+        squares = e.square() if self.kind == 'diag' else e[:, :, None] * e[:, None, :]
+        noise = torch.zeros_like(P).index_add_(0, row, squares + P[row])
+        self._remember(slots, x, P, noise, count)
+
+    def state_dict(self) -> dict:
+        """All that :meth:`load_state_dict` needs to go on bit by bit."""
+        tensors = {name: getattr(self, name) for name in _SLOT_STATE + _GROUP_STATE}
+        return {
+            'covariance_kind': self.kind,
+            'levels': list(self.levels),
+            'iterations': self.iterations,
+            **tensors,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take over a saved state; the options stay this bank's own.
+
+        Raises:
+            ValueError: If the state is one of another kind of covariance.
+        """
+        if state['covariance_kind'] != self.kind:
+            raise ValueError(
+                f'covariance: the saved filters are {state["covariance_kind"]!r}, '
+                f'these are {self.kind!r}; resume with the same setting'
+            )
+        self.levels, self._group = [], self._group[:0]
+        self._level_of_group = self._level_of_group[:0]
+        for name in _SLOT_STATE + _GROUP_STATE:
+            setattr(self, name, getattr(self, name)[:0])
+        for level in state['levels']:
+            self.add_level(*level)
+        for name in _SLOT_STATE + _GROUP_STATE:
+            getattr(self, name).copy_(state[name])
+        self.iterations = state['iterations']
+
+    def _memory(self, slots: Tensor) -> Tensor:
+        """Share of a slot's own state in what it is now, (M,), in [0, 1]."""
+        waited = self.iterations - self._measured_at[slots]
+        share = self.forgetting ** waited.float()
+        return torch.where(self.visits[slots] > 0, share, 0.0)
+
+    def _remember(
+        self, slots: Tensor, x: Tensor, P: Tensor, noise: Tensor, count: Tensor
+    ) -> None:
+        """Write the results of an update; ``noise`` sums over ``count`` residuals."""
+        own = self.forgetting * self._memory(slots)
+        total = _over(own, noise) * self._noise_sum[slots] + noise
+        self._noise_sum[slots] = total
+        self._noise_count[slots] = own * self._noise_count[slots] + count
+        self.mean[slots] = x
+        self.covariance[slots] = P
+        self.visits[slots] += count
+        # Measured in the step that ends now.
+        self._measured_at[slots] = self.iterations + 1
+        group, member = self._group[slots].unique(return_inverse=True)
+        for name, value in (
+            ('_group_noise_sum', noise),
+            ('_group_noise_count', count.float()),
+            ('_group_mean_sum', x),
+            ('_group_covariance_sum', P),
+            ('_group_log_det_sum', self._determinant(P)),
+            ('_group_count', torch.ones_like(count, dtype=torch.float32)),
+        ):
+            remembered = getattr(self, name)
+            new = value.new_zeros(len(group), *value.shape[1:])
+            new.index_add_(0, member, value)
+            remembered[group] = self.forgetting * remembered[group] + new
+
+    def _determinant(self, P: Tensor) -> Tensor:
+        """Logarithm of the determinant; P is positive definite."""
+        if self.kind == 'diag':
+            return P.log().sum(dim=1)
+        factor, _ = torch.linalg.cholesky_ex(P)
+        return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+
+    def _extend(self, name: str, count: int) -> None:
+        old = getattr(self, name)
+        setattr(self, name, torch.cat([old, old.new_zeros(count, *old.shape[1:])]))
+
+    def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(*shape, dtype=dtype, device=self.device)
+
+
+_SLOT_STATE = (
+    'mean',
+    'covariance',
+    'visits',
+    '_measured_at',
+    '_noise_sum',
+    '_noise_count',
+)
+_GROUP_STATE = (
+    '_group_noise_sum',
+    '_group_noise_count',
+    '_group_mean_sum',
+    '_group_covariance_sum',
+    '_group_log_det_sum',
+    '_group_count',
+)
+
+
+def _over(factor: Tensor, like: Tensor) -> Tensor:
+    """(M,) with as many dimensions as ``like``."""
+    return factor.view(-1, *[1] * (like.dim() - 1))
+
+
+def _quotient(total: Tensor, count: Tensor, otherwise: Tensor) -> Tensor:
+    """Divide each row by its count; ``otherwise`` where that is 0."""
+    count = _over(count, total)
+    return torch.where(count > 0, total / count, otherwise)

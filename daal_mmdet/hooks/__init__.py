@@ -1,0 +1,5 @@
+"""Hooks, one a file, and the adapters from the rows of a head to slots."""
+
+from daal_mmdet.hooks.kalman_covariance_hook import KalmanCovarianceHook
+
+__all__ = ['KalmanCovarianceHook']

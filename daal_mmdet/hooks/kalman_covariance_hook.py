@@ -1,0 +1,203 @@
+"""KalmanCovarianceHook: follows how well the box regression of each anchor is known."""
+
+from __future__ import annotations
+
+import torch.nn as nn
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from daal_mmdet.covariance_bank import COVARIANCES, CovarianceBank
+from daal_mmdet.hooks.adapters import adapter_for
+from daal_mmdet.hooks.covariance_tracker import CovarianceTracker
+from daal_mmdet.hooks.head_adapter import HeadAdapter
+from daal_mmdet.losses.covariance_weighting import CovarianceWeightedLoss
+from daal_mmdet.losses.iteration_scalars import IterationScalars
+from daal_mmdet.losses.validation import check_choice, check_number
+
+__all__ = ['CHECKPOINT_KEY', 'KalmanCovarianceHook']
+
+CHECKPOINT_KEY = 'kalman_covariance'
+
+
+@HOOKS.register_module()
+class KalmanCovarianceHook(Hook):
+    """Tracks the covariance that ``UncertaintyAwareSmoothL1`` weighs boxes with.
+
+    ::
+
+        custom_hooks = [dict(type='KalmanCovarianceHook')]
+
+    Before training it finds every ``UncertaintyAwareSmoothL1`` and
+    ``UncertaintyAwareLoss`` of the model and gives each a bank of Kalman filters
+    (:class:`~daal_mmdet.covariance_bank.CovarianceBank`), one filter a slot:
+
+    ===============================  ===============================================
+    anchor and point heads           level, anchor of the cell, cell
+    box heads of two-stage models    FPN level, class
+    DETR and its kin, Sparse R-CNN   decoder layer, query
+    ===============================  ===============================================
+
+    Cells are those of the feature map in the first iteration; maps of another size are
+    laid over them. After each iteration one filter step takes the residuals of all
+    ranks. Each level's mean log det P appears as the scalar
+    ``train/kalman_log_det_<level>``, with the place of the loss in the name if there
+    are several.
+
+    The filters are saved in checkpoints under a key of their own, so ``state_dict``
+    stays what a config without the hook expects. A resumed training goes on with them;
+    ``load_from`` starts with new ones.
+
+    Args:
+        covariance: 'diag' (four independent variances) or 'full' (4 x 4).
+        process_noise: Q = process_noise I, >= 0, in squared residuals; how fast a
+            residual may drift from one measurement to the next.
+        measurement_noise: Fixed R = measurement_noise I, > 0; None estimates it from
+            the residuals of each (level, template) and slot.
+        initial_variance: Prior variance of a residual, > 0.
+        forgetting: In (0, 1], what an iteration leaves of the memory of the noise, and
+            of what is a slot's own while it has no residuals.
+        noise_prior: Measurements that the R of a (level, template) counts for in the R
+            of a slot, >= 0; ``float('inf')`` gives all its slots the same R.
+
+    Raises:
+        TypeError: If a number is none.
+        ValueError: If an option is out of range. Before training: if the model has no
+            loss to serve, or a head that no adapter fits. On a resume: if the saved
+            covariance is of another kind.
+    """
+
+    def __init__(
+        self,
+        covariance: str = 'diag',
+        process_noise: float = 1e-3,
+        measurement_noise: float | None = None,
+        initial_variance: float = 1.0,
+        forgetting: float = 0.98,
+        noise_prior: float = 20.0,
+    ) -> None:
+        check_choice('covariance', covariance, COVARIANCES)
+        check_number('process_noise', process_noise, low=0)
+        if measurement_noise is not None:
+            check_number('measurement_noise', measurement_noise, above=0)
+        check_number('initial_variance', initial_variance, above=0)
+        check_number('forgetting', forgetting, above=0, high=1)
+        if noise_prior != float('inf'):
+            check_number('noise_prior', noise_prior, low=0)
+        self._options = dict(
+            covariance=covariance,
+            process_noise=process_noise,
+            measurement_noise=measurement_noise,
+            initial_variance=initial_variance,
+            forgetting=forgetting,
+            noise_prior=noise_prior,
+        )
+        self.trackers: dict[str, CovarianceTracker] = {}
+        self._adapters: list[HeadAdapter] = []
+        self._scalars: dict[str, IterationScalars] = {}
+        self._saved: dict | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the saved filters until it is known whether training resumes."""
+        self._saved = checkpoint.get(CHECKPOINT_KEY)
+
+    def before_train(self, runner: Runner) -> None:
+        """Connect the losses with their filters."""
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        self._connect(model)
+        # A checkpoint that is only loaded leaves the counter at 0.
+        if runner.iter > 0:
+            self._restore()
+        self._saved = None
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | tuple | list | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Step the filters and show what they know."""
+        for adapter in self._adapters:
+            adapter.iteration_done()
+        for name, tracker in self.trackers.items():
+            tracker.step()
+            values = tracker.bank.mean_log_det()
+            self._scalars[name].send(
+                {f'log_det_{level}': value for level, value in enumerate(values)}
+            )
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the model as it was."""
+        for adapter in self._adapters:
+            adapter.detach()
+        for tracker in self.trackers.values():
+            tracker.loss.tracker = None
+        self._adapters = []
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the filters to the checkpoint; all ranks have the same."""
+        checkpoint[CHECKPOINT_KEY] = {
+            name: tracker.state_dict() for name, tracker in self.trackers.items()
+        }
+
+    def _connect(self, model: nn.Module) -> None:
+        heads: dict[str, tuple[nn.Module, dict[str, CovarianceWeightedLoss]]] = {}
+        for path, head in model.named_modules():
+            losses = {
+                f'{path}.{name}' if path else name: loss
+                for name, loss in head.named_children()
+                if isinstance(loss, CovarianceWeightedLoss)
+            }
+            if losses:
+                heads[path or type(head).__name__] = head, losses
+        if not heads:
+            raise ValueError(
+                'KalmanCovarianceHook: the model has no UncertaintyAwareSmoothL1 or '
+                'UncertaintyAwareLoss to serve; set one as loss_bbox, or take the hook '
+                'out of custom_hooks'
+            )
+        makers = {path: adapter_for(head, path) for path, (head, _) in heads.items()}
+        device = next(model.parameters()).device
+        self.trackers, self._adapters = {}, []
+        for path, (head, losses) in heads.items():
+            trackers = {
+                name: CovarianceTracker(
+                    loss, CovarianceBank(**self._options, device=device), name
+                )
+                for name, loss in losses.items()
+            }
+            adapter = makers[path](head, list(trackers.values()), model)
+            for tracker in trackers.values():
+                tracker.extra_calls = adapter.extra_calls
+                tracker.loss.tracker = tracker
+            adapter.attach()
+            self._adapters.append(adapter)
+            self.trackers |= trackers
+        self._scalars = {
+            name: IterationScalars(
+                'kalman' if len(self.trackers) == 1 else f'kalman_{name}'
+            )
+            for name in self.trackers
+        }
+
+    def _restore(self) -> None:
+        if self._saved is None:
+            print_log(
+                'KalmanCovarianceHook: the checkpoint holds no filters, so they start '
+                'anew',
+                logger='current',
+                level=30,
+            )
+            return
+        for name, tracker in self.trackers.items():
+            if name not in self._saved:
+                raise ValueError(
+                    f'KalmanCovarianceHook: the checkpoint holds no filters of {name}, '
+                    f'only of {sorted(self._saved)}; resume with the same losses'
+                )
+            tracker.load_state_dict(self._saved[name])

@@ -1,0 +1,75 @@
+"""Slots of the box heads of two-stage detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from daal_mmdet.hooks.covariance_tracker import CovarianceTracker
+from daal_mmdet.hooks.head_adapter import Call, HeadAdapter, Places
+
+__all__ = ['RoIHeadAdapter']
+
+
+class RoIHeadAdapter(HeadAdapter):
+    """A slot is the FPN level that an RoI is pooled from, and its class.
+
+    Args:
+        head: A ``BBoxHead``.
+        trackers: Trackers of its loss.
+        model: The whole detector, which holds the head's RoI extractor.
+    """
+
+    method = 'loss'
+    relies_on = ('loss', 'loss_and_target')
+
+    def __init__(
+        self, head: nn.Module, trackers: Sequence[CovarianceTracker], model: nn.Module
+    ) -> None:
+        super().__init__(head, trackers, model)
+        self._extractor = _find_extractor(head, model)
+
+    def before(self, arguments: Mapping[str, Any]) -> None:
+        """Announce the call from the labels of the RoIs."""
+        if arguments['bbox_pred'] is None:
+            return
+        labels, rois = arguments['labels'], arguments['rois']
+        classes = self.head.num_classes
+        rows = ((labels >= 0) & (labels < classes)).nonzero().squeeze(1)
+        labels, levels = labels[rows], self._levels(rois[rows])
+        members = [(levels == i).nonzero().squeeze(1) for i in range(self._num_levels)]
+        places = [
+            Places(level, classes, (1, 1), labels[member], member * 0, member * 0)
+            for level, member in enumerate(members)
+        ]
+        call = Call(len(rows), None, places, order=torch.cat(members))
+        self.announce([call], skip_empty=True)
+
+    @property
+    def _num_levels(self) -> int:
+        return 1 if self._extractor is None else len(self._extractor.featmap_strides)
+
+    def _levels(self, rois: Tensor) -> Tensor:
+        if self._extractor is None:
+            return torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
+        return self._extractor.map_roi_levels(rois, self._num_levels)
+
+
+def _find_extractor(head: nn.Module, model: nn.Module) -> nn.Module | None:
+    """The extractor that assigns each RoI to one level; None if it pools from all."""
+    for module in model.modules():
+        heads = getattr(module, 'bbox_head', None)
+        extractor = getattr(module, 'bbox_roi_extractor', None)
+        if heads is None or extractor is None:
+            continue
+        pairs = [(heads, extractor)]
+        if isinstance(heads, nn.ModuleList):
+            pairs = list(zip(heads, extractor, strict=True))
+        for own, of in pairs:
+            if own is head and hasattr(of, 'map_roi_levels'):
+                return of
+    return None
