@@ -22,7 +22,9 @@ SPLITS = ('val', 'test')
 
 
 def select_records(
-    records: Sequence[dict], spec: BenchmarkSpec, hashes: Mapping[str, str] = {}
+    records: Sequence[dict],
+    spec: BenchmarkSpec,
+    hashes: Mapping[str, str] | None = None,
 ) -> list[dict]:
     """Those records that belong into a spec's table.
 
@@ -32,27 +34,24 @@ def select_records(
     Args:
         records: Any finished runs.
         spec: Names the data set, the variants and the seeds.
-        hashes: Hash of each variant's config. Where some records of a variant have it,
-            the others are left out; a variant without such a record takes what it has.
+        hashes: Hash of each variant's config: a record that has one must have this.
+            Without hashes, data set and variant decide.
 
     Raises:
-        ValueError: If those that are left of a variant were made by several configs.
+        ValueError: If, without hashes, the records of a variant are of several configs.
     """
+    hashes = hashes or {}
     chosen = []
     for variant in spec.variants:
-        wanted = hashes.get(variant)
-        own = [
-            record
-            for record in records
-            if record['seed'] in spec.seeds
-            and (
-                (wanted is not None and record.get('config') == wanted)
-                or (record['data'], record['variant']) == (spec.data, variant)
-            )
-        ]
-        if any(record.get('config') == wanted for record in own if wanted):
-            own = [record for record in own if record.get('config') == wanted]
-        configs = sorted({str(record.get('config')) for record in own})
+        own = []
+        for record in records:
+            named = (record['data'], record['variant']) == (spec.data, variant)
+            config = record.get('config')
+            known = variant in hashes and config is not None
+            if config == hashes.get(variant) if known else named:
+                own.append(record)
+        own = [record for record in own if record['seed'] in spec.seeds]
+        configs = sorted({record['config'] for record in own if 'config' in record})
         if len(configs) > 1:
             raise ValueError(
                 f'records: those of {variant!r} are of several configs {configs}; '
@@ -106,7 +105,10 @@ def metric_value(record: dict, split: str, name: str, spec: BenchmarkSpec) -> fl
 
 
 def benchmark_table(
-    records: Sequence[dict], spec: BenchmarkSpec, split: str = 'test'
+    records: Sequence[dict],
+    spec: BenchmarkSpec,
+    split: str = 'test',
+    setting: str = '',
 ) -> str:
     """Mean and standard deviation over seeds, then paired differences.
 
@@ -119,6 +121,7 @@ def benchmark_table(
         records: Finished runs as :func:`select_records` returns them.
         spec: Names variants, baseline and metrics.
         split: 'val', for choices, or 'test'.
+        setting: What the heading says after the data set, such as the schedule.
 
     Raises:
         ValueError: If the split is unknown, or a metric is.
@@ -134,7 +137,7 @@ def benchmark_table(
     }
     columns = metric_names(spec.metrics, records, split)
     lines = [
-        f'{spec.data}, {split} part, mean ± standard deviation over seeds.',
+        ', '.join(filter(None, (spec.data, setting))) + f': {split} part, mean ± standard deviation over seeds.',
         '',
         _row(['variant', 'seeds', *columns, 'ms / iteration']),
         _rule(len(columns) + 2),

@@ -56,7 +56,8 @@ while True:
         break
     if config['behaviour'] == 'crash' and seed == 1:
         raise RuntimeError('no luck today')
-    while config['behaviour'] == 'wait' and done == 2 and (folder / '../../hold').exists():
+    held = config['behaviour'] == 'wait' and done == 2
+    while held and (folder / '../../hold').exists():
         time.sleep(0.05)
     with steps.open('a') as file:
         file.write(f'{done} ')

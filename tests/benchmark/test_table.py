@@ -23,7 +23,7 @@ RECORDS = [
 
 def test_table_by_hand(spec):
     lines = benchmark_table(RECORDS, spec).splitlines()
-    assert lines[0] == 'toy, test part, mean ± standard deviation over seeds.'
+    assert lines[0] == 'toy: test part, mean ± standard deviation over seeds.'
     assert lines[2] == (
         '| variant | seeds | mAP | rare | AP of cat | AP of dog | AP of cow | '
         'ms / iteration |'
@@ -58,6 +58,11 @@ def test_standard_deviation_is_that_of_a_sample(spec):
     records = [record('one', s, v) for s, v in enumerate(values)]
     spread = np.std(values, ddof=1)
     assert f'{np.mean(values):.3f} ± {spread:.3f}' in benchmark_table(records, spec)
+
+
+def test_the_heading_tells_the_setting(spec):
+    table = benchmark_table(RECORDS, spec, setting='4 epochs')
+    assert table.startswith('toy, 4 epochs: test part, mean ± standard deviation')
 
 
 def test_a_part_that_is_not_there(spec):
@@ -101,9 +106,11 @@ def test_records_of_a_spec_are_chosen(spec):
         record('one', 9, 0.5, config='new'),
         record('two', 0, 0.6),
         record('two', 1, 0.7, data='other set'),
+        record('two', 2, 0.7, config='old'),
         record('twin of one', 2, 0.8, config='new', data='other spec'),
     ]
-    chosen = select_records(records, spec, {'one': 'new', 'two': 'new too'})
+    hashes = {'one': 'new', 'two': 'new too', 'three': 'x'}
+    chosen = select_records(records, spec, hashes)
     got = [(r['variant'], r['seed'], r['test']['mAP']) for r in chosen]
     assert got == [
         ('one', 0, 0.2),
@@ -111,5 +118,7 @@ def test_records_of_a_spec_are_chosen(spec):
         ('one', 2, 0.8),
         ('two', 0, 0.6),
     ]
+    by_name = select_records(records[5:], spec)
+    assert [(r['variant'], r['seed']) for r in by_name] == [('two', 0), ('two', 2)]
     with pytest.raises(ValueError, match=r"'one' are of several configs \['new', 'old"):
         select_records(records[:3], spec)
