@@ -4,18 +4,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from daal_mmdet.benchmark.adoption import adopt_run
-from daal_mmdet.benchmark.matrix import Failure, MatrixFolder, Running, run_matrix
-from daal_mmdet.benchmark.spec import BenchmarkSpec, PlannedRun, load_spec
-from daal_mmdet.benchmark.table import SPLITS, benchmark_table, select_records
-from daal_mmdet.progress import progress_bar
-from daal_mmdet.run_records import read_records
+# mmdet reports optional packages that it did not find; none of them is needed.
+warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
+with contextlib.redirect_stdout(io.StringIO()):
+    import daal_mmdet  # noqa: F401 - registers its modules
+    from daal_mmdet.benchmark.adoption import adopt_run
+    from daal_mmdet.benchmark.matrix import Failure, MatrixFolder, Running, run_matrix
+    from daal_mmdet.benchmark.spec import BenchmarkSpec, PlannedRun, load_spec
+    from daal_mmdet.benchmark.table import SPLITS, benchmark_table, select_records
+    from daal_mmdet.progress import progress_bar
+    from daal_mmdet.run_records import read_records
 
 _BAR_FORMAT = '{desc} {percentage:5.1f}%|{bar}| {elapsed}<{remaining}{postfix}'
 
@@ -39,6 +46,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--seeds', type=int, nargs='+', help="instead of the spec's")
     parser.add_argument(
+        '--schedule',
+        type=int,
+        help='epochs, or iterations where the config counts those, instead of its own',
+    )
+    parser.add_argument(
+        '--name', help='folder of table and figures in OUT (default: that of the spec)'
+    )
+    parser.add_argument(
         '--variants', nargs='+', help='run these of the spec alone; the table shows all'
     )
     parser.add_argument(
@@ -61,7 +76,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='train nothing: table and figures of the records that are there',
     )
     parser.add_argument(
-        '--records', type=Path, help='file of records (default: OUT/runs.jsonl)'
+        '--records',
+        type=Path,
+        help='for --table-only: take the records of this file by the name of data set '
+        'and variant, whatever their configs (default: those of OUT/runs.jsonl whose '
+        'config is that of the spec)',
     )
     args = parser.parse_args(argv)
     for name in ('jobs', 'threads'):
@@ -94,6 +113,9 @@ def run_with_bar(
 ) -> list[Failure]:
     """Run what is missing and show how far it is."""
     done = len(folder.find(plan))
+    if done == len(plan):
+        print(f'All {done} runs are finished in {folder.root}.')
+        return []
     share_before = done / len(plan)
     with progress_bar(
         total=1 - share_before, desc=args.spec.stem, bar_format=_BAR_FORMAT
@@ -104,9 +126,6 @@ def run_with_bar(
             bar.set_postfix_str(f'{finished}/{len(plan)} runs; {names}', False)
             bar.update(max(0.0, share - share_before - bar.n))
 
-        if done == len(plan):
-            bar.write(f'All {done} runs are finished in {folder.root}.')
-            return []
         _, failures = run_matrix(
             plan, folder, args.jobs, args.threads, on_progress=show
         )
@@ -121,6 +140,8 @@ def main(argv: list[str] | None = None) -> int:
         spec = load_spec(args.spec)
         if args.seeds is not None:
             spec = dataclasses.replace(spec, seeds=tuple(args.seeds))
+        if args.schedule is not None:
+            spec = dataclasses.replace(spec, schedule=args.schedule)
         folder = MatrixFolder(args.out.resolve())
         plan = spec.plan()
         chosen = choose(plan, spec, args.variants)
@@ -128,19 +149,22 @@ def main(argv: list[str] | None = None) -> int:
             print(f'{path}: {adopt_run(path, plan, folder)}')
         if not args.table_only:
             failures = run_with_bar(chosen, folder, args)
-        hashes = {run.variant: run.hash for run in plan}
-        records = select_records(
-            read_records(args.records or folder.records_file), spec, hashes
-        )
-        table = benchmark_table(records, spec, args.split)
+        if args.records is None:
+            hashes = {run.variant: run.hash for run in plan}
+            records = select_records(folder.records(), spec, hashes)
+        else:
+            records = select_records(read_records(args.records), spec)
+        table = benchmark_table(records, spec, args.split, plan[0].setting)
     except (FileNotFoundError, TypeError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('interrupted; the same command goes on from the last checkpoint',
-              file=sys.stderr)
+        print(
+            'interrupted; the same command goes on from the last checkpoint',
+            file=sys.stderr,
+        )
         return 130
-    target = folder.root / args.spec.stem
+    target = folder.root / (args.name or args.spec.stem)
     target.mkdir(parents=True, exist_ok=True)
     (target / f'{args.split}_table.md').write_text(table, encoding='utf-8')
     print(f'\n{table}\nwritten to {target}')

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
 from daal_mmdet.benchmark.config_hash import config_hash, differing_keys
-from daal_mmdet.benchmark.matrix import MatrixFolder
+from daal_mmdet.benchmark.matrix import ADOPTED, MatrixFolder
 from daal_mmdet.benchmark.spec import PlannedRun
 
 __all__ = ['adopt_run']
@@ -74,4 +74,5 @@ def adopt_run(
         link = target / path.name
         if not link.exists():
             link.symlink_to(path.resolve())
+    (target / ADOPTED).write_text(str(work_dir.resolve()), encoding='utf-8')
     return run

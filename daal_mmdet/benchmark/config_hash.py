@@ -7,7 +7,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config, ConfigDict
+
+from daal_mmdet.benchmark.code_digest import code_digest
 
 __all__ = ['config_hash', 'differing_keys', 'file_digest']
 
@@ -47,7 +50,8 @@ def config_hash(config: Config) -> str:
 
     Where data and weights lie does not count, but what they hold does: each string
     that names a file stands for the file's contents. Checkpoints, logs and validations
-    on the way do not count either.
+    on the way do not count either. A model or hook of this package stands for its code
+    too, because its defaults are there.
 
     Returns:
         16 hexadecimal digits.
@@ -85,11 +89,13 @@ def _relevant(config: Config) -> dict:
 def _without_paths(value: object, root: str = '') -> object:
     if isinstance(value, Mapping):
         root = value.get('data_root') or root
-        return {
+        plain = {
             str(key): _without_paths(item, root)
             for key, item in value.items()
             if key != 'data_root'
         }
+        code = _code_of(value.get('type'))
+        return plain if code is None else plain | {'code of type': code}
     if isinstance(value, list | tuple):
         return [_without_paths(item, root) for item in value]
     if isinstance(value, str):
@@ -99,6 +105,15 @@ def _without_paths(value: object, root: str = '') -> object:
         # A folder given in full is a place too; a relative one names a part.
         return Path(value).name if Path(value).is_absolute() else value
     return value
+
+
+def _code_of(type_name: object) -> str | None:
+    """Digest of the code of one of this package's models and hooks."""
+    for registry in (MODELS, HOOKS):
+        found = registry.module_dict.get(str(type_name).split('.')[-1])
+        if found is not None and found.__module__.split('.')[0] == 'daal_mmdet':
+            return code_digest(found.__module__)
+    return None
 
 
 def _flatten(value: object, prefix: str = '') -> dict[str, object]:

@@ -18,6 +18,8 @@ from daal_mmdet.run_records import append_record, read_records
 
 __all__ = ['Failure', 'MatrixFolder', 'Running', 'run_matrix', 'threads_for']
 
+# File in the folder of a run that was trained elsewhere.
+ADOPTED = 'adopted'
 COMMAND = (sys.executable, '-m', 'daal_mmdet.benchmark.single_run')
 _POLL_SECONDS = 0.2
 _LOG_TAIL_LINES = 15
@@ -91,6 +93,10 @@ class MatrixFolder:
         result = json.loads((folder / RESULT).read_text(encoding='utf-8'))
         work_dir = str(folder.relative_to(self.root))
         record = run.identity | result | dict(work_dir=work_dir)
+        if (folder / ADOPTED).is_file():
+            # Nobody knows by which code and with how many threads it was trained.
+            record |= dict(code=None, threads=None)
+            record['adopted'] = (folder / ADOPTED).read_text(encoding='utf-8')
         append_record(self.records_file, record)
         return record
 
@@ -196,9 +202,7 @@ def run_matrix(
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop(0)
-                running.append(
-                    Running(run, folder.run_folder(run), command, threads)
-                )
+                running.append(Running(run, folder.run_folder(run), command, threads))
             time.sleep(_POLL_SECONDS)
             for process in [p for p in running if p.poll() is not None]:
                 running.remove(process)

@@ -80,7 +80,10 @@ class RepeatableTrainingHook(Hook):
 
 
 def _set_epoch(dataloader: torch.utils.data.DataLoader, epoch: int) -> None:
-    for sampler in (dataloader.sampler, getattr(dataloader.batch_sampler, 'sampler', None)):
+    for sampler in (
+        dataloader.sampler,
+        getattr(dataloader.batch_sampler, 'sampler', None),
+    ):
         if hasattr(sampler, 'set_epoch'):
             sampler.set_epoch(epoch)
 

@@ -8,6 +8,7 @@ writes ``FOLDER/result.json``. A process of its own, so that a crash ends one ru
 from __future__ import annotations
 
 import argparse
+import ast
 import fcntl
 import hashlib
 import json
@@ -27,6 +28,7 @@ from mmengine.runner import Runner
 
 import daal_mmdet
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
+from daal_mmdet.benchmark.code_digest import source_digest
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
 from daal_mmdet.benchmark.schedule import schedule_length
 from daal_mmdet.cli import build_runner
@@ -112,10 +114,11 @@ def _versions() -> dict[str, str]:
 
 def _code_digest() -> str:
     """Hash of this package's code, to tell whether two runs used the same."""
-    digest = hashlib.sha256()
     package = Path(daal_mmdet.__file__).parent
+    digest = hashlib.sha256()
     for path in sorted(package.rglob('*.py')):
-        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        digest.update(source_digest(tree).encode())
     return digest.hexdigest()[:16]
 
 

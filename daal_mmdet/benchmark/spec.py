@@ -48,6 +48,16 @@ class PlannedRun:
         return schedule_length(self.config)
 
     @property
+    def setting(self) -> str:
+        """Schedule and start of the training, in words."""
+        key, length = self.length
+        start = (self.config.model.get('backbone') or {}).get('init_cfg') or {}
+        words = 'from scratch'
+        if start.get('type') == 'Pretrained':
+            words = f'backbone {Path(start["checkpoint"]).name}'
+        return f'{length} {key.removeprefix("max_")}, {words}'
+
+    @property
     def identity(self) -> dict:
         """What its record begins with."""
         return dict(

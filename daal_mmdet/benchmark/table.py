@@ -10,13 +10,21 @@ from daal_mmdet.benchmark.spec import BenchmarkSpec
 from daal_mmdet.losses.validation import check_choice
 from daal_mmdet.paired_interval import paired_interval
 
-__all__ = ['SPLITS', 'benchmark_table', 'metric_names', 'metric_value', 'select_records']
+__all__ = [
+    'SPLITS',
+    'benchmark_table',
+    'metric_names',
+    'metric_value',
+    'select_records',
+]
 
 SPLITS = ('val', 'test')
 
 
 def select_records(
-    records: Sequence[dict], spec: BenchmarkSpec, hashes: Mapping[str, str] = {}
+    records: Sequence[dict],
+    spec: BenchmarkSpec,
+    hashes: Mapping[str, str] | None = None,
 ) -> list[dict]:
     """Those records that belong into a spec's table.
 
@@ -26,27 +34,24 @@ def select_records(
     Args:
         records: Any finished runs.
         spec: Names the data set, the variants and the seeds.
-        hashes: Hash of each variant's config. Where some records of a variant have it,
-            the others are left out; a variant without such a record takes what it has.
+        hashes: Hash of each variant's config: a record that has one must have this.
+            Without hashes, data set and variant decide.
 
     Raises:
-        ValueError: If those that are left of a variant were made by several configs.
+        ValueError: If, without hashes, the records of a variant are of several configs.
     """
+    hashes = hashes or {}
     chosen = []
     for variant in spec.variants:
-        wanted = hashes.get(variant)
-        own = [
-            record
-            for record in records
-            if record['seed'] in spec.seeds
-            and (
-                (wanted is not None and record.get('config') == wanted)
-                or (record['data'], record['variant']) == (spec.data, variant)
-            )
-        ]
-        if any(record.get('config') == wanted for record in own if wanted):
-            own = [record for record in own if record.get('config') == wanted]
-        configs = sorted({str(record.get('config')) for record in own})
+        own = []
+        for record in records:
+            named = (record['data'], record['variant']) == (spec.data, variant)
+            config = record.get('config')
+            known = variant in hashes and config is not None
+            if config == hashes.get(variant) if known else named:
+                own.append(record)
+        own = [record for record in own if record['seed'] in spec.seeds]
+        configs = sorted({record['config'] for record in own if 'config' in record})
         if len(configs) > 1:
             raise ValueError(
                 f'records: those of {variant!r} are of several configs {configs}; '
@@ -95,14 +100,15 @@ def metric_value(record: dict, split: str, name: str, spec: BenchmarkSpec) -> fl
         value = values[name]
     else:
         known = [*spec.class_means, *(key for key in values if key != 'class_AP')]
-        raise ValueError(
-            f'metrics: expected class_AP or one of {known}, got {name!r}'
-        )
+        raise ValueError(f'metrics: expected class_AP or one of {known}, got {name!r}')
     return float('nan') if value is None else float(value)
 
 
 def benchmark_table(
-    records: Sequence[dict], spec: BenchmarkSpec, split: str = 'test'
+    records: Sequence[dict],
+    spec: BenchmarkSpec,
+    split: str = 'test',
+    setting: str = '',
 ) -> str:
     """Mean and standard deviation over seeds, then paired differences.
 
@@ -115,6 +121,7 @@ def benchmark_table(
         records: Finished runs as :func:`select_records` returns them.
         spec: Names variants, baseline and metrics.
         split: 'val', for choices, or 'test'.
+        setting: What the heading says after the data set, such as the schedule.
 
     Raises:
         ValueError: If the split is unknown, or a metric is.
@@ -130,7 +137,7 @@ def benchmark_table(
     }
     columns = metric_names(spec.metrics, records, split)
     lines = [
-        f'{spec.data}, {split} part, mean ± standard deviation over seeds.',
+        ', '.join(filter(None, (spec.data, setting))) + f': {split} part, mean ± standard deviation over seeds.',
         '',
         _row(['variant', 'seeds', *columns, 'ms / iteration']),
         _rule(len(columns) + 2),
@@ -188,9 +195,9 @@ def _notes(runs: Mapping[str, Mapping[int, dict]], spec: BenchmarkSpec) -> list[
             notes.append(f'- Not there yet: {variant}, seed {seeds}.')
     every = [record for by_seed in runs.values() for record in by_seed.values()]
     for key, what in (('code', "this package's code"), ('device', 'device')):
-        known = sorted({str(record[key]) for record in every if key in record})
+        known = sorted({record[key] for record in every if record.get(key)})
         if len(known) > 1:
-            notes.append(f'- The runs are of more than one {what}: {", ".join(known)}.')
+            notes.append(f'- The runs differ in {what}: {", ".join(known)}.')
     return notes
 
 
