@@ -119,7 +119,7 @@ class EqualizedFocalLoss(nn.Module):
         self.register_buffer('neg_grad', torch.zeros(num_classes))
 
     def gradient_ratio(self) -> Tensor:
-        """Gradient ratio of each class, (C,), in [0, 1]; 1 where nothing was trained."""
+        """Gradient ratio of each class, (C,), in [0, 1]; 1 where it got none."""
         sums = torch.stack((self.pos_grad, self.neg_grad))
         all_reduce(sums, op='sum')
         positive, negative = sums

@@ -136,8 +136,9 @@ def benchmark_table(
         for variant in variants
     }
     columns = metric_names(spec.metrics, records, split)
+    data = ', '.join(filter(None, (spec.data, setting)))
     lines = [
-        ', '.join(filter(None, (spec.data, setting))) + f': {split} part, mean ± standard deviation over seeds.',
+        f'{data}: {split} part, mean ± standard deviation over seeds.',
         '',
         _row(['variant', 'seeds', *columns, 'ms / iteration']),
         _rule(len(columns) + 2),
