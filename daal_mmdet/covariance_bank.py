@@ -26,8 +26,8 @@ the prior, which counts as one slot of the level in the first iteration.
 R is estimated from the residuals *after* the update, e = z_i - x, since
 E[e e^T] = R - P for any number of measurements: the mean of e e^T + P, weighted by f^m,
 which stays positive definite (compare S. Akhlaghi et al., IEEE PES General Meeting
-2017, eq. 13). The estimate R_g of a (level, template) shrinks towards that of its level, and
-that of a slot towards R_g; these count for ``noise_prior`` measurements::
+2017, eq. 13). The estimate R_g of a (level, template) shrinks towards that of its
+level, and that of a slot towards R_g; these count for ``noise_prior`` measurements::
 
     R = (noise_prior R_g + sum of the slot's e e^T + P) / (noise_prior + their number)
 
