@@ -6,29 +6,24 @@ import inspect
 from collections.abc import Sequence
 
 import torch
-import torch.nn as nn
 from mmdet.registry import MODELS
-from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
-from daal_mmdet.losses.adaptive_proportion import AdaptiveProportion
+from daal_mmdet.losses.adaptive_composition import AdaptiveComposition
 from daal_mmdet.losses.bnm_loss import NORMALIZATIONS, batch_nuclear_norm_loss
 from daal_mmdet.losses.class_balance import ClassBalance
-from daal_mmdet.losses.iteration_scalars import IterationScalars, current_iteration
 from daal_mmdet.losses.targets import Targets, parse_targets
 from daal_mmdet.losses.task_term import TaskTerm
-from daal_mmdet.losses.validation import check_choice, check_flag, check_number
+from daal_mmdet.losses.validation import check_choice, check_number
 from daal_mmdet.nuclear_norm import METHODS
 
 __all__ = ['DAALFocalLoss', 'DAALLoss']
 
 REDUCTIONS = ('none', 'mean', 'sum')
-# What one iteration gathers besides the class counts.
-_TASK, _BNM, _CALLS, _BAD = range(4)
 
 
 @MODELS.register_module()
-class DAALLoss(nn.Module):
+class DAALLoss(AdaptiveComposition):
     """Classification loss that adapts to imbalance while it trains.
 
     ::
@@ -109,9 +104,6 @@ class DAALLoss(nn.Module):
 
     default_use_sigmoid = False
 
-    pending: Tensor
-    calls_per_iteration: Tensor
-
     def __init__(
         self,
         use_sigmoid: bool | None = None,
@@ -140,7 +132,6 @@ class DAALLoss(nn.Module):
         noise_forgetting: float = 0.95,
         log_prefix: str = 'daal',
     ) -> None:
-        super().__init__()
         if use_sigmoid is None:
             use_sigmoid = self.default_use_sigmoid
         if use_mask:
@@ -152,17 +143,27 @@ class DAALLoss(nn.Module):
         check_number('loss_weight', loss_weight, low=0)
         if num_classes is not None:
             check_number('num_classes', num_classes, low=1, integer=True)
-        check_number('bnm_weight', bnm_weight, low=0)
-        check_flag('bnm_adaptive', bnm_adaptive)
         check_choice('bnm_normalization', bnm_normalization, NORMALIZATIONS)
         check_choice('bnm_method', bnm_method, METHODS)
         check_number('bnm_max_rows', bnm_max_rows, low=1, integer=True)
         _check_class_balance(class_balance)
-        if not isinstance(log_prefix, str) or 'loss' in log_prefix:
-            # MMEngine adds up every logged value with 'loss' in its name.
-            raise ValueError(
-                f"log_prefix: expected a string without 'loss', got {log_prefix!r}"
-            )
+        balance = (
+            None
+            if class_balance is None
+            else ClassBalance(num_classes, **class_balance)
+        )
+        super().__init__(
+            bnm_weight,
+            bnm_adaptive,
+            update_cycle,
+            update_fraction,
+            update_cycle_range,
+            trend_noise,
+            noise_forgetting,
+            log_prefix,
+            num_counts=0 if balance is None else len(balance.share),
+        )
+        self.class_balance = balance
         self.task_term = TaskTerm(
             use_sigmoid=use_sigmoid,
             gamma=gamma,
@@ -179,32 +180,9 @@ class DAALLoss(nn.Module):
         self.loss_weight = loss_weight
         self.reduction = reduction
         self.num_classes = num_classes
-        self.bnm_weight = bnm_weight
-        self.bnm_adaptive = bnm_adaptive
         self.bnm_normalization = bnm_normalization
         self.bnm_method = bnm_method
         self.bnm_max_rows = bnm_max_rows
-        self.class_balance = (
-            None
-            if class_balance is None
-            else ClassBalance(num_classes, **class_balance)
-        )
-        self.proportion = (
-            AdaptiveProportion(
-                update_cycle,
-                update_fraction,
-                update_cycle_range,
-                trend_noise,
-                noise_forgetting,
-            )
-            if bnm_weight > 0 and bnm_adaptive
-            else None
-        )
-        size = 0 if self.class_balance is None else len(self.class_balance.share)
-        self.register_buffer('pending', torch.zeros(size + _BAD + 1))
-        self.register_buffer('calls_per_iteration', torch.ones(()))
-        self._iteration: int | None = None
-        self._scalars = IterationScalars(log_prefix)
 
     def forward(
         self,
@@ -255,15 +233,12 @@ class DAALLoss(nn.Module):
         )
 
         feeds = self.training and torch.is_grad_enabled() and reduction != 'none'
-        iteration = current_iteration()
-        if feeds and iteration != self._iteration:
-            self._end_iteration(C)
-            self._iteration = iteration
+        iteration = self.begin_call(feeds)
         balance = None if self.class_balance is None else self.class_balance(C)
         task = self.task_term(pred, targets, balance, reduction, avg_factor)
         if reduction == 'none':
             return self.loss_weight * task.reshape(*leading, *task.shape[1:])
-        loss, bnm = task, None
+        bnm = None
         if self.bnm_weight > 0:
             bnm = batch_nuclear_norm_loss(
                 self.task_term.class_logits(pred),
@@ -272,21 +247,13 @@ class DAALLoss(nn.Module):
                 self.bnm_method,
                 self.bnm_max_rows,
             )
-            # A tensor of its own: the buffer may change before the backward pass.
-            share = 1 / self.calls_per_iteration
-            bnm = share * bnm
-            loss = task + self._bnm_factor() * bnm
+        loss, bnm = self.compose(task, bnm)
         if feeds:
-            self._gather(task, bnm, targets)
-            if iteration is None:
-                self._end_iteration(C)
+            balanced = self.class_balance is not None
+            self.end_call(
+                iteration, task, bnm, targets.class_counts() if balanced else None
+            )
         return self.loss_weight * loss
-
-    def _bnm_factor(self) -> Tensor | float:
-        """Lambda of the current iteration."""
-        if self.proportion is None:
-            return self.bnm_weight
-        return self.bnm_weight * self.proportion.proportion
 
     def _count_classes(self, pred: Tensor) -> int:
         """C, after checking that ``pred`` has a fitting number of columns."""
@@ -318,53 +285,15 @@ class DAALLoss(nn.Module):
         self.num_classes = C
         return C
 
-    @torch.no_grad()
-    def _gather(self, task: Tensor, bnm: Tensor | None, targets: Targets) -> None:
-        """Add what one call tells to the iteration's sums, which stay finite."""
-        zero = torch.zeros_like(task)
-        bnm = zero if bnm is None else bnm.to(task.dtype)
-        finite = torch.isfinite(task) & torch.isfinite(bnm)
-        tail = torch.stack(
-            (
-                torch.where(finite, task, zero),
-                torch.where(finite, bnm, zero),
-                zero + 1,
-                (~finite).to(task.dtype),
-            )
-        )
-        self.pending[-len(tail) :].add_(tail)
+    def _observe_counts(self, counts: Tensor, valid: Tensor) -> None:
         if self.class_balance is not None:
-            counts = torch.nan_to_num(targets.class_counts(), nan=0.0)
-            self.pending[: len(counts)].add_(counts)
+            self.class_balance.observe(counts[: self.num_classes], valid)
 
-    @torch.no_grad()
-    def _end_iteration(self, num_classes: int) -> None:
-        """Step the filters on the gathered sums of all ranks, and start afresh."""
-        all_reduce(self.pending)
-        C = num_classes if self.class_balance is not None else 0
-        counts, tail = self.pending[:C], self.pending[-(_BAD + 1) :]
-        tail = tail / get_world_size()
-        valid = (tail[_CALLS] > 0) & (tail[_BAD] == 0)
-        if self.class_balance is not None:
-            self.class_balance.observe(counts, valid)
-        if self.proportion is not None:
-            self.proportion.observe(tail[_TASK], valid)
-        calls = torch.where(valid, tail[_CALLS], self.calls_per_iteration)
-        self.calls_per_iteration.copy_(calls)
-        self._show(tail, num_classes)
-        self.pending.zero_()
-
-    def _show(self, tail: Tensor, num_classes: int) -> None:
-        scalars = {'task': tail[_TASK]}
-        if self.bnm_weight > 0:
-            scalars['bnm'] = tail[_BNM]
-            scalars['lambda'] = self._bnm_factor() * torch.ones_like(tail[_BNM])
-        if self.proportion is not None:
-            scalars['gain'] = self.proportion.gain
-        if self.class_balance is not None:
-            low, high = self.class_balance(num_classes).aminmax()
-            scalars['min_weight'], scalars['max_weight'] = low, high
-        self._scalars.send(scalars)
+    def _further_scalars(self) -> dict[str, Tensor]:
+        if self.class_balance is None:
+            return {}
+        low, high = self.class_balance(self.num_classes).aminmax()
+        return {'min_weight': low, 'max_weight': high}
 
 
 @MODELS.register_module()
