@@ -1,5 +1,4 @@
-# Box losses on BCCD: RetinaNet, MobileNetV2-0.5 from scratch, 16 epochs. Each covariance
-# weights the L1 loss of the baseline.
+# Box losses of a RetinaNet on BCCD. The covariance weights the baseline's L1 loss.
 data = 'BCCD'
 base_config = '../bccd/retinanet_mobilenetv2_focal.py'
 baseline = 'L1Loss'
