@@ -18,6 +18,7 @@ warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
 with contextlib.redirect_stdout(io.StringIO()):
     import daal_mmdet  # noqa: F401 - registers its modules
     from daal_mmdet.benchmark.adoption import adopt_run
+    from daal_mmdet.benchmark.figures import benchmark_figures
     from daal_mmdet.benchmark.matrix import Failure, MatrixFolder, Running, run_matrix
     from daal_mmdet.benchmark.spec import BenchmarkSpec, PlannedRun, load_spec
     from daal_mmdet.benchmark.table import SPLITS, benchmark_table, select_records
@@ -82,8 +83,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'and variant, whatever their configs (default: those of OUT/runs.jsonl whose '
         'config is that of the spec)',
     )
+    parser.add_argument('--dpi', type=int, default=90, help='of the figures')
     args = parser.parse_args(argv)
-    for name in ('jobs', 'threads'):
+    for name in ('jobs', 'threads', 'dpi'):
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f'--{name}: expected a number > 0, got {value}')
@@ -167,6 +169,10 @@ def main(argv: list[str] | None = None) -> int:
     target = folder.root / (args.name or args.spec.stem)
     target.mkdir(parents=True, exist_ok=True)
     (target / f'{args.split}_table.md').write_text(table, encoding='utf-8')
+    for name, figure in benchmark_figures(
+        records, spec, folder.root, plan[0], args.split
+    ):
+        figure.savefig(target / f'{name}.png', dpi=args.dpi)
     print(f'\n{table}\nwritten to {target}')
     for failure in failures:
         print(f'\nFAILED: {failure}', file=sys.stderr)

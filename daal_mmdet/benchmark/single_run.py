@@ -77,6 +77,10 @@ def _prepare(config: Config, folder: Path) -> None:
     config.work_dir = str(folder)
     config.experiment_name = folder.name
     config.launcher = 'none'
+    # MMEngine keeps a visualizer under its name as long as the process lives; without
+    # one it takes the experiment's, so that each run logs to its own folder.
+    if config.get('visualizer') is not None:
+        config.visualizer.pop('name', None)
     key, length = schedule_length(config)
     by_epoch = key == 'max_epochs'
     config.default_hooks.checkpoint = dict(

@@ -96,7 +96,8 @@ class BenchmarkSpec:
             (``mAP_75``), names of ``class_means``, ``class_AP`` for a column a class.
         compare: Those whose difference to the baseline is shown, and drawn.
         class_means: Means of the AP of named classes, by name.
-        val_curve: Whether to validate during training too, as the config says.
+        val_curve: Whether to validate during training too, as the config says, for the
+            figure of AP over the training. The trained weights are the same.
     """
 
     data: str
@@ -161,6 +162,8 @@ class BenchmarkSpec:
             config.merge_from_dict(copy.deepcopy(dict(changes)))
         if self.schedule is not None:
             set_schedule_length(config, self.schedule)
+        if not self.val_curve:
+            config.train_cfg.val_begin = schedule_length(config)[1] + 1
         config.setdefault('randomness', {})
         imports = config.get('custom_imports') or {'imports': []}
         modules = imports['imports']
