@@ -9,14 +9,25 @@ a random walk, and each residual of the slot is a measurement of it::
     x  = x' + K (z - x')  P  = (I - K) P' (I - K)^T + K R/n K^T
 
 where z is the mean of the n residuals that the slot has in one iteration; that is the
-result of n measurements with noise R, one after the other. A slot's time runs with its
-measurements, so one that is rarely measured is not taken for one that is badly known.
+result of n measurements with noise R, one after the other. Q is added when the slot is
+measured, not while it waits.
+
+A slot that waits forgets instead what is its own. After m iterations without a residual
+its state is, with the state of its (level, template) g::
+
+    x_g + f^m (x - x_g)       P_g + f^m (P - P_g)       f = forgetting
+
+so one that was never measured is g, and a small data set, which measures a cell a few
+times in all, is described by its levels and templates. The state of g is the mean of
+its slots as they were measured, each weighted by f^m; its level counts as one slot
+more. So a template that is seldom measured is like the others of its level, not like
+the prior, which counts as one slot of the level in the first iteration.
 
 R is estimated from the residuals *after* the update, e = z_i - x, since
-E[e e^T] = R - P for any number of measurements: the mean of e e^T + P over the last
-iterations, which stays positive definite (compare S. Akhlaghi et al., IEEE PES General
-Meeting 2017, eq. 13). A (level, template) has an estimate R_g of its own and each slot
-shrinks towards it, with ``noise_prior`` as the number of measurements R_g counts for::
+E[e e^T] = R - P for any number of measurements: the mean of e e^T + P, weighted by f^m,
+which stays positive definite (compare S. Akhlaghi et al., IEEE PES General Meeting
+2017, eq. 13). The estimate R_g of a (level, template) shrinks towards that of its
+level, and that of a slot towards R_g; these count for ``noise_prior`` measurements::
 
     R = (noise_prior R_g + sum of the slot's e e^T + P) / (noise_prior + their number)
 
@@ -37,31 +48,30 @@ __all__ = ['COVARIANCES', 'CovarianceBank']
 COVARIANCES = ('diag', 'full')
 # Variance below which a residual is taken for exact; keeps log det P finite.
 _NOISE_FLOOR = 1e-10
+_SMALLEST_SHARE = 1e-20
 
 
 class CovarianceBank:
     """Filters over the slots of one head, each measured only when it has residuals.
-
-    A slot that was never measured takes the mean state of the measured ones of its
-    (level, template), or the prior where there is none; its first update starts there.
 
     Args:
         covariance: 'diag' (four independent variances) or 'full' (4 x 4).
         process_noise: Q = process_noise I, >= 0, in squared residuals.
         measurement_noise: Fixed R = measurement_noise I, > 0; None estimates it.
         initial_variance: Prior P and first R, > 0, in squared residuals.
-        noise_forgetting: In (0, 1]. Each iteration that measures a slot, or a (level,
-            template), multiplies what its R remembers by this.
-        noise_prior: Measurements that the R of the (level, template) counts for in the
-            R of a slot, >= 0; inf gives all its slots the same R.
+        forgetting: f in (0, 1]; what an iteration leaves of what was measured before.
+        noise_prior: Measurements, > 0, that the R of a level counts for in that of its
+            templates, and this in that of a slot; inf gives a level one R.
         size: Numbers in a residual.
         device: Where the filters live.
 
     Attributes:
         levels: ``(templates, height, width)`` of each level.
-        mean: x, (S, size). Slots are ordered by level, row, column, template.
-        covariance: P, (S, size) or (S, size, size).
+        mean: x when it was measured last, (S, size). Slots are ordered by level, row,
+            column, template.
+        covariance: P when it was measured last, (S, size) or (S, size, size).
         visits: Measurements so far, (S,), int64.
+        iterations: Steps so far.
 
     Raises:
         ValueError: If ``covariance`` is unknown.
@@ -73,7 +83,7 @@ class CovarianceBank:
         process_noise: float = 1e-3,
         measurement_noise: float | None = None,
         initial_variance: float = 1.0,
-        noise_forgetting: float = 0.98,
+        forgetting: float = 0.98,
         noise_prior: float = 20.0,
         size: int = 4,
         device: torch.device | str = 'cpu',
@@ -86,7 +96,7 @@ class CovarianceBank:
         self.process_noise = process_noise
         self.measurement_noise = measurement_noise
         self.initial_variance = initial_variance
-        self.noise_forgetting = noise_forgetting
+        self.forgetting = forgetting
         self.noise_prior = noise_prior
         self.size = size
         self.device = torch.device(device)
@@ -97,18 +107,19 @@ class CovarianceBank:
         self.mean = self._zeros(0, size)
         self.covariance = self._zeros(0, *self._unit.shape)
         self.visits = self._zeros(0, dtype=torch.int64)
-        self._log_det = self._zeros(0)
+        self.iterations = 0
+        self._measured_at = self._zeros(0, dtype=torch.int64)
         self._noise_sum = self._zeros(0, *self._unit.shape)
         self._noise_count = self._zeros(0)
         self._group = self._zeros(0, dtype=torch.int64)
-        # One entry a (level, template). Running sums over the measured slots are kept
-        # in double precision, or they would drift.
+        self._level_of_group = self._zeros(0, dtype=torch.int64)
+        # One entry a (level, template): sums that forget, and of how many terms.
         self._group_noise_sum = self._zeros(0, *self._unit.shape)
         self._group_noise_count = self._zeros(0)
-        self._group_slots = self._zeros(0, dtype=torch.int64)
-        self._group_mean = self._zeros(0, size, dtype=torch.float64)
-        self._group_covariance = self._zeros(0, *self._unit.shape, dtype=torch.float64)
-        self._group_log_det = self._zeros(0, dtype=torch.float64)
+        self._group_mean_sum = self._zeros(0, size)
+        self._group_covariance_sum = self._zeros(0, *self._unit.shape)
+        self._group_log_det_sum = self._zeros(0)
+        self._group_count = self._zeros(0)
 
     def __len__(self) -> int:
         return len(self.visits)
@@ -127,17 +138,16 @@ class CovarianceBank:
             raise ValueError(
                 f'templates, height, width: expected values >= 1, got {sizes}'
             )
-        groups = len(self._group_slots)
+        groups = len(self._group_count)
         count = templates * height * width
         template = torch.arange(templates, device=self.device)
         self._group = torch.cat([self._group, groups + template.repeat(height * width)])
+        number = self._level_of_group.new_full((templates,), len(self.levels))
+        self._level_of_group = torch.cat([self._level_of_group, number])
         for name in _SLOT_STATE:
             self._extend(name, count)
         for name in _GROUP_STATE:
             self._extend(name, templates)
-        # The prior R counts as one measurement and is forgotten like one.
-        self._group_noise_sum[groups:] = self.initial_variance * self._unit
-        self._group_noise_count[groups:] = 1.0
         self.levels.append(sizes)
         return len(self.levels) - 1
 
@@ -165,6 +175,10 @@ class CovarianceBank:
         first = sum(t * h * w for t, h, w in self.levels[:level])
         return first + (y * width + x) * templates + template
 
+    def level_of(self, slots: Tensor) -> Tensor:
+        """Level of slots, (M,), int64."""
+        return self._level_of_group[self._group[slots]]
+
     def log_det(self, slots: Tensor) -> Tensor:
         """Logarithm of the determinant of P.
 
@@ -174,12 +188,7 @@ class CovarianceBank:
         Returns:
             (M,), float32.
         """
-        group = self._group[slots]
-        return torch.where(
-            self.visits[slots] > 0,
-            self._log_det[slots],
-            self._determinant(self._group_estimate(group)[1]),
-        )
+        return self._determinant(self.estimate(slots)[1])
 
     def estimate(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """State of slots.
@@ -190,12 +199,15 @@ class CovarianceBank:
         Returns:
             x, (M, size), and P, (M, size) or (M, size, size).
         """
-        visited = self.visits[slots] > 0
-        mean, covariance = self._group_estimate(self._group[slots])
-        visited = visited.view(-1, *[1] * (covariance.dim() - 1))
+        own = self._memory(slots)
+        group = self._group[slots]
+        count = self._group_count
+        mean = self._shrunk(self._group_mean_sum, count, 1.0, 0.0)[group]
+        prior = self.initial_variance * self._unit
+        covariance = self._shrunk(self._group_covariance_sum, count, 1.0, prior)[group]
         return (
-            torch.where(visited.view(-1, 1), self.mean[slots], mean),
-            torch.where(visited, self.covariance[slots], covariance),
+            mean + _over(own, mean) * (self.mean[slots] - mean),
+            covariance + _over(own, covariance) * (self.covariance[slots] - covariance),
         )
 
     def noise(self, slots: Tensor) -> Tensor:
@@ -203,32 +215,31 @@ class CovarianceBank:
         if self.measurement_noise is not None:
             noise = self.measurement_noise * self._unit
             return noise.expand(len(slots), *self._unit.shape)
-        group = self._group[slots]
-        noise = self._per_count(
-            self._group_noise_sum[group], self._group_noise_count[group]
-        )
+        noise = self._shrunk(
+            self._group_noise_sum,
+            self._group_noise_count,
+            self.noise_prior,
+            self.initial_variance * self._unit,
+        )[self._group[slots]]
         if self.noise_prior != float('inf'):
-            noise = self._per_count(
-                self.noise_prior * noise + self._noise_sum[slots],
-                self.noise_prior + self._noise_count[slots],
-                otherwise=noise,
+            own = self._memory(slots)
+            total = (
+                self.noise_prior * noise + _over(own, noise) * self._noise_sum[slots]
             )
+            number = self.noise_prior + own * self._noise_count[slots]
+            noise = total / _over(number, total)
         return noise + _NOISE_FLOOR * self._unit
 
     def mean_log_det(self) -> Tensor:
-        """Mean of log det P over the measured slots of a level, (levels,), or NaN."""
-        groups = [level[0] for level in self.levels]
-        return torch.stack(
-            [
-                log_det.sum() / slots.sum()
-                for log_det, slots in zip(
-                    self._group_log_det.split(groups),
-                    self._group_slots.split(groups),
-                    strict=True,
-                )
-            ]
-            or [self._zeros(0)]
-        ).float()
+        """Mean of log det P over the slots of each level as they were measured lately.
+
+        Returns:
+            (levels,); NaN where nothing was measured yet.
+        """
+        total = self._zeros(2, len(self.levels))
+        sums = torch.stack([self._group_log_det_sum, self._group_count])
+        total.index_add_(1, self._level_of_group, sums)
+        return total[0] / total[1]
 
     @torch.no_grad()
     def step(self, slots: Tensor, residuals: Tensor) -> None:
@@ -241,91 +252,115 @@ class CovarianceBank:
         """
         finite = residuals.isfinite().all(dim=1)
         slots, residuals = slots[finite], residuals[finite].float()
-        if not len(slots):
-            return
         slots, row, count = slots.unique(return_inverse=True, return_counts=True)
         x, P = self.estimate(slots)
         z = torch.zeros_like(x).index_add_(0, row, residuals) / count[:, None]
         P = P + self.process_noise * self._unit
         R = self.noise(slots)
-        share = count.view(-1, *[1] * (R.dim() - 1))
+        R = R / _over(count, R)
         if self.kind == 'diag':
-            x, P, _ = kalman.scalar_update(x, P, z, R / share)
+            x, P, _ = kalman.scalar_update(x, P, z, R)
         else:
-            update = kalman.update(x, P, z, self._unit, R / share)
+            update = kalman.update(x, P, z, self._unit, R)
             x, P = update.mean, update.covariance
-        self._learn_noise(slots, row, count, residuals - x[row], P)
-        self._write(slots, x, P, count)
+        e = residuals - x[row]
+        squares = e.square() if self.kind == 'diag' else e[:, :, None] * e[:, None, :]
+        noise = torch.zeros_like(P).index_add_(0, row, squares + P[row])
+        self._remember(slots, x, P, noise, count)
+        self.iterations += 1
 
     def state_dict(self) -> dict:
         """All that :meth:`load_state_dict` needs to go on bit by bit."""
         tensors = {name: getattr(self, name) for name in _SLOT_STATE + _GROUP_STATE}
-        return {'covariance_kind': self.kind, 'levels': list(self.levels), **tensors}
+        return {
+            'options': {
+                'covariance': self.kind,
+                'process_noise': self.process_noise,
+                'measurement_noise': self.measurement_noise,
+                'initial_variance': self.initial_variance,
+                'forgetting': self.forgetting,
+                'noise_prior': self.noise_prior,
+                'size': self.size,
+            },
+            'levels': list(self.levels),
+            'iterations': self.iterations,
+            **tensors,
+        }
 
     def load_state_dict(self, state: dict) -> None:
-        """Take over a saved state; the options stay this bank's own.
+        """Take over a saved state; the options stay those of this bank.
 
         Raises:
             ValueError: If the state is one of another kind of covariance.
         """
-        if state['covariance_kind'] != self.kind:
+        kind = state['options']['covariance']
+        if kind != self.kind:
             raise ValueError(
-                f'covariance: the saved filters are {state["covariance_kind"]!r}, '
+                f'covariance: the saved filters are {kind!r}, '
                 f'these are {self.kind!r}; resume with the same setting'
             )
         self.levels, self._group = [], self._group[:0]
+        self._level_of_group = self._level_of_group[:0]
         for name in _SLOT_STATE + _GROUP_STATE:
             setattr(self, name, getattr(self, name)[:0])
         for level in state['levels']:
             self.add_level(*level)
         for name in _SLOT_STATE + _GROUP_STATE:
             getattr(self, name).copy_(state[name])
+        self.iterations = state['iterations']
 
-    def _learn_noise(
-        self, slots: Tensor, row: Tensor, count: Tensor, e: Tensor, P: Tensor
+    def _memory(self, slots: Tensor) -> Tensor:
+        """Share of a slot's own state in what it is now, (M,), in [0, 1]."""
+        waited = self.iterations - self._measured_at[slots]
+        share = self.forgetting ** waited.float()
+        return torch.where(self.visits[slots] > 0, share, 0.0)
+
+    def _remember(
+        self, slots: Tensor, x: Tensor, P: Tensor, noise: Tensor, count: Tensor
     ) -> None:
-        squares = e.square() if self.kind == 'diag' else e[:, :, None] * e[:, None, :]
-        seen = torch.zeros_like(P).index_add_(0, row, squares + P[row])
-        keep = self.noise_forgetting
-        self._noise_sum[slots] = keep * self._noise_sum[slots] + seen
-        self._noise_count[slots] = keep * self._noise_count[slots] + count
-        group, member = self._group[slots].unique(return_inverse=True)
-        total = seen.new_zeros(len(group), *P.shape[1:]).index_add_(0, member, seen)
-        number = seen.new_zeros(len(group)).index_add_(0, member, count.float())
-        self._group_noise_sum[group] = keep * self._group_noise_sum[group] + total
-        self._group_noise_count[group] = keep * self._group_noise_count[group] + number
-
-    def _write(self, slots: Tensor, x: Tensor, P: Tensor, count: Tensor) -> None:
-        group = self._group[slots]
-        log_det = self._determinant(P)
-        new = self.visits[slots] == 0
-        # Unmeasured slots hold zeros, so the change is the whole.
-        for total, change in (
-            (self._group_mean, x.double() - self.mean[slots]),
-            (self._group_covariance, P.double() - self.covariance[slots]),
-            (self._group_log_det, log_det.double() - self._log_det[slots]),
-            (self._group_slots, new.long()),
-        ):
-            total.index_add_(0, group, change)
+        """Write the results of an update; ``noise`` sums over ``count`` residuals."""
+        own = self.forgetting * self._memory(slots)
+        total = _over(own, noise) * self._noise_sum[slots] + noise
+        self._noise_sum[slots] = total
+        self._noise_count[slots] = own * self._noise_count[slots] + count
         self.mean[slots] = x
         self.covariance[slots] = P
-        self._log_det[slots] = log_det
         self.visits[slots] += count
+        # Measured in the step that ends now.
+        self._measured_at[slots] = self.iterations + 1
+        group = self._group[slots]
+        for name, value in (
+            ('_group_noise_sum', noise),
+            ('_group_noise_count', count.float()),
+            ('_group_mean_sum', x),
+            ('_group_covariance_sum', P),
+            ('_group_log_det_sum', self._determinant(P)),
+            ('_group_count', torch.ones_like(count, dtype=torch.float32)),
+        ):
+            getattr(self, name).mul_(self.forgetting).index_add_(0, group, value)
 
-    def _group_estimate(self, group: Tensor) -> tuple[Tensor, Tensor]:
-        slots = self._group_slots[group]
-        prior = self.initial_variance * self._unit
-        mean = self._per_count(self._group_mean[group], slots)
-        covariance = self._per_count(
-            self._group_covariance[group], slots, otherwise=prior.double()
-        )
-        return mean.float(), covariance.float()
-
-    def _per_count(
-        self, total: Tensor, count: Tensor, otherwise: Tensor | float = 0.0
+    def _shrunk(
+        self, total: Tensor, count: Tensor, strength: float, prior: Tensor | float
     ) -> Tensor:
-        count = count.view(-1, *[1] * (total.dim() - 1))
-        return torch.where(count > 0, total / count, otherwise)
+        """Mean of every (level, template), drawn to that of its level.
+
+        Args:
+            total: Sums over what a (level, template) has measured.
+            count: Number of terms.
+            strength: Number of terms that the level counts for.
+            prior: Counts as one term of each level, forgotten like one.
+        """
+        level = self._level_of_group
+        # Above 0, for levels that have waited for thousands of iterations.
+        weight = max(self.forgetting**self.iterations, _SMALLEST_SHARE)
+        level_total = self._zeros(len(self.levels), *total.shape[1:]) + weight * prior
+        level_count = self._zeros(len(self.levels)) + weight
+        level_total.index_add_(0, level, total)
+        level_count.index_add_(0, level, count)
+        mean = (level_total / _over(level_count, total))[level]
+        if strength == float('inf'):
+            return mean
+        return (strength * mean + total) / _over(strength + count, total)
 
     def _determinant(self, P: Tensor) -> Tensor:
         """Logarithm of the determinant; P is positive definite."""
@@ -346,15 +381,20 @@ _SLOT_STATE = (
     'mean',
     'covariance',
     'visits',
-    '_log_det',
+    '_measured_at',
     '_noise_sum',
     '_noise_count',
 )
 _GROUP_STATE = (
     '_group_noise_sum',
     '_group_noise_count',
-    '_group_slots',
-    '_group_mean',
-    '_group_covariance',
-    '_group_log_det',
+    '_group_mean_sum',
+    '_group_covariance_sum',
+    '_group_log_det_sum',
+    '_group_count',
 )
+
+
+def _over(factor: Tensor, like: Tensor) -> Tensor:
+    """(M,) with as many dimensions as ``like``."""
+    return factor.view(-1, *[1] * (like.dim() - 1))

@@ -447,66 +447,99 @@ def _match_class(document, detections, category, threshold):
 class ResidualFilters:
     """Filters of slots in matrices, one measurement after the other, in plain loops."""
 
-    def __init__(self, group_of, full, q, r, p0, forgetting, prior, n=4):
-        self.group_of, self.full, self.n = group_of, full, n
+    def __init__(self, group_of, level_of, full, q, r, p0, forgetting, prior, n=4):
+        self.group_of, self.level_of, self.full, self.n = group_of, level_of, full, n
         self.q, self.r, self.p0 = q * np.eye(n), r, p0 * np.eye(n)
         self.forgetting, self.prior = forgetting, prior
-        self.x, self.P, self.noise = {}, {}, {}
-        self.group_noise = {g: [self.p0.copy(), 1.0] for g in set(group_of)}
+        self.time = 0
+        # Of each slot: x, P, time, and the noise with its number; of each group all
+        # that it has measured.
+        self.slots = {}
+        self.history = {g: [] for g in set(group_of)}
+
+    def mean_of(self, groups, terms, other, strength):
+        """Mean over what groups have measured, and of ``other`` as so many terms."""
+        total, count = strength * other, strength
+        for group in groups:
+            for measured in self.history[group]:
+                share = self.forgetting ** (self.time - measured['time'])
+                total = total + share * measured[terms[0]]
+                count = count + share * measured[terms[1]]
+        return total / count
+
+    def group_mean(self, group, terms, prior, strength):
+        """Mean of a group with that of its level, and of this with the prior."""
+        groups = [g for g in self.history if self.level_of[g] == self.level_of[group]]
+        level = self.mean_of(groups, terms, prior, self.forgetting**self.time)
+        if np.isinf(strength):
+            return level
+        return self.mean_of([group], terms, level, strength)
+
+    def own_share(self, slot):
+        """How much of a slot is its own."""
+        if slot not in self.slots:
+            return 0.0
+        return self.forgetting ** (self.time - self.slots[slot]['time'])
 
     def state(self, slot):
-        """x and P of a slot, or the mean of the measured slots of its group."""
-        if slot in self.x:
-            return self.x[slot], self.P[slot]
-        peers = [s for s in self.x if self.group_of[s] == self.group_of[slot]]
-        if not peers:
-            return np.zeros(self.n), self.p0
-        return (
-            np.mean([self.x[s] for s in peers], axis=0),
-            np.mean([self.P[s] for s in peers], axis=0),
-        )
+        """x and P of a slot."""
+        group = self.group_of[slot]
+        x = self.group_mean(group, ('x', 'one'), np.zeros(self.n), 1.0)
+        P = self.group_mean(group, ('P', 'one'), self.p0, 1.0)
+        share = self.own_share(slot)
+        if share:
+            x = (1 - share) * x + share * self.slots[slot]['x']
+            P = (1 - share) * P + share * self.slots[slot]['P']
+        return x, P
 
     def R(self, slot):
         """Measurement noise of a slot."""
         if self.r is not None:
             return self.r * np.eye(self.n)
-        total, count = self.group_noise[self.group_of[slot]]
+        terms = 'noise', 'number'
+        noise = self.group_mean(self.group_of[slot], terms, self.p0, self.prior)
         if np.isinf(self.prior):
-            return total / count
-        own, number = self.noise.get(slot, (np.zeros((self.n, self.n)), 0.0))
-        return (self.prior * total / count + own) / (self.prior + number)
+            return noise
+        share = self.own_share(slot)
+        own, number = np.zeros((self.n, self.n)), 0.0
+        if share:
+            own = share * self.slots[slot]['noise sum']
+            number = share * self.slots[slot]['noise count']
+        return (self.prior * noise + own) / (self.prior + number)
 
     def step(self, measurements):
         """Take the (slot, residual) pairs of an iteration."""
         by_slot = {}
         for slot, z in measurements:
             by_slot.setdefault(slot, []).append(np.asarray(z, dtype=np.float64))
-        before = {slot: (*self.state(slot), self.R(slot)) for slot in by_slot}
-        seen = {}
+        new = {}
         for slot, zs in by_slot.items():
-            x, P, R = before[slot]
+            x, P = self.state(slot)
+            R = self.R(slot)
             P = P + self.q
             for z in zs:
                 K = P @ np.linalg.inv(P + R)
                 x = x + K @ (z - x)
                 P = (np.eye(self.n) - K) @ P
-            self.x[slot], self.P[slot] = x, P
-            squares = sum(np.outer(z - x, z - x) + P for z in zs)
-            seen[slot] = squares if self.full else np.diag(np.diag(squares))
-        groups = {self.group_of[slot] for slot in by_slot}
-        for group in groups:
-            total, count = self.group_noise[group]
-            members = [s for s in by_slot if self.group_of[s] == group]
-            self.group_noise[group] = [
-                self.forgetting * total + sum(seen[s] for s in members),
-                self.forgetting * count + sum(len(by_slot[s]) for s in members),
-            ]
-        for slot in by_slot:
-            own, number = self.noise.get(slot, (np.zeros((self.n, self.n)), 0.0))
-            self.noise[slot] = (
-                self.forgetting * own + seen[slot],
-                self.forgetting * number + len(by_slot[slot]),
-            )
+            noise = sum(np.outer(z - x, z - x) + P for z in zs)
+            if not self.full:
+                noise = np.diag(np.diag(noise))
+            kept = self.forgetting * self.own_share(slot)
+            old = self.slots.get(slot, {'noise sum': 0.0, 'noise count': 0.0})
+            new[slot] = {
+                'x': x,
+                'P': P,
+                'noise': noise,
+                'number': len(zs),
+                'one': 1.0,
+                'noise sum': kept * old['noise sum'] + noise,
+                'noise count': kept * old['noise count'] + len(zs),
+                'time': self.time + 1,
+            }
+        self.slots |= new
+        for slot, measured in new.items():
+            self.history[self.group_of[slot]].append(measured)
+        self.time += 1
 
     def weights(self, slots, normalize, max_weight=np.inf):
         """1/sqrt(det P) of slots."""
@@ -526,4 +559,29 @@ def smooth_l1(pred, target, beta):
             loss[i], grad[i] = 0.5 * d * d / beta, d / beta
         else:
             loss[i], grad[i] = abs(d) - 0.5 * beta, np.sign(d)
+    return loss, grad
+
+
+# --- baselines of the benchmark -------------------------------------------------------
+def class_balanced_weights(counts, beta):
+    """Inverse effective numbers by their geometric sums, scaled to a mean of 1."""
+    inverse = [1 / sum(beta**k for k in range(max(n, 1))) for n in counts]
+    return np.array(inverse) * len(counts) / sum(inverse)
+
+
+def equalized_focal(logits, labels, ratio, gamma, scale, alpha):
+    """Loss and derivative of every entry, by loops over rows and classes."""
+    logits = np.asarray(logits, dtype=np.float64)
+    loss, grad = np.zeros_like(logits), np.zeros_like(logits)
+    for i in range(logits.shape[0]):
+        for j in range(logits.shape[1]):
+            positive = labels[i] == j
+            sign = 1.0 if positive else -1.0
+            share = alpha if positive else 1 - alpha
+            focus = gamma + scale * (1 - ratio[j])
+            pt, miss = sigmoid(sign * logits[i, j]), sigmoid(-sign * logits[i, j])
+            log_pt = -softplus(-sign * logits[i, j])
+            factor = share * focus / gamma * miss**focus
+            loss[i, j] = -factor * log_pt
+            grad[i, j] = sign * factor * (focus * pt * log_pt - miss)
     return loss, grad

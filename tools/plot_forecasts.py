@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from daal_mmdet.forecasting.comparison import read_records
 from daal_mmdet.forecasting.finished_run import FinishedRun
+from daal_mmdet.run_records import read_records
 from daal_mmdet.visualization.forecasting import Forecasts, Gains, draw_forecasts
 
 

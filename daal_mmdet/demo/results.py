@@ -13,9 +13,8 @@ import numpy as np
 from terminaltables import AsciiTable
 
 from daal_mmdet.datasets.coco_layout import CocoSplit
+from daal_mmdet.logged_scalars import read_scalars
 from daal_mmdet.visualization import Boxes, Example, TrainedRun
-
-from .scalars import read_scalars
 
 GROUPS = ('few', 'medium', 'many')
 

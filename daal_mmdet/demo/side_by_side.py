@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .scalars import read_scalars
+from daal_mmdet.logged_scalars import read_scalars
 
 _POLL_SECONDS = 0.5
 _LOG_TAIL_LINES = 15

@@ -15,7 +15,7 @@ from mmengine.fileio import load
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-__all__ = ['GROUPS', 'FewClassCocoMetric', 'group_classes']
+__all__ = ['GROUPS', 'FewClassCocoMetric', 'count_classes', 'group_classes']
 
 GROUPS = ('few', 'medium', 'many')
 RULES = ('auto', 'lvis', 'terciles')
@@ -175,7 +175,7 @@ class FewClassCocoMetric(CocoMetric):
         if self._classes_of_group is None:
             classes = list(self.dataset_meta['classes'])
             if isinstance(self.groups, str):
-                images, instances = _count_classes(
+                images, instances = count_classes(
                     self.train_ann_file, self.backend_args
                 )
                 missing = [name for name in classes if name not in instances]
@@ -218,7 +218,7 @@ def _check_named_groups(groups: object) -> None:
         raise ValueError(f'groups: {twice} stand there more than once')
 
 
-def _count_classes(
+def count_classes(
     ann_file: str, backend_args: dict | None
 ) -> tuple[Counter[str], dict[str, int]]:
     """Training images and training instances of each class, crowds left out."""

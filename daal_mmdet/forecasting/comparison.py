@@ -13,8 +13,9 @@ from mmengine.runner import Runner, load_checkpoint
 
 from daal_mmdet.forecasting.series_windows import SPLITS
 from daal_mmdet.losses.validation import check_choice
+from daal_mmdet.run_records import append_record, read_records
 
-__all__ = ['TARGET_NOISE', 'read_records', 'run_comparison', 'train_once']
+__all__ = ['TARGET_NOISE', 'run_comparison', 'train_once']
 
 # What happens to the training targets, in standard deviations of the train part.
 TARGET_NOISE: dict[str, dict | None] = {
@@ -75,8 +76,7 @@ def run_comparison(
                     metrics, checkpoint = train_once(prepared, work_dir)
                     record |= metrics
                     record['checkpoint'] = str(checkpoint.relative_to(folder))
-                    with results.open('a', encoding='utf-8') as file:
-                        file.write(json.dumps(record) + '\n')
+                    append_record(results, record)
                 records.append(record)
                 on_done(record)
     return records
@@ -103,28 +103,6 @@ def train_once(config: Config, work_dir: Path) -> tuple[dict[str, float], Path]:
     load_checkpoint(runner.model, str(checkpoint), 'cpu', strict=True, logger='silent')
     metrics = runner.test()
     return {key.split('/')[-1]: value for key, value in metrics.items()}, checkpoint
-
-
-def read_records(path: Path) -> list[dict]:
-    """Read finished runs; none if there is no file. A line cut short by a kill is lost.
-
-    Raises:
-        ValueError: If a line before the last is damaged.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding='utf-8').splitlines()
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(
-                    f'{path}: line {number} is no JSON: {line!r}'
-                ) from error
-            path.write_text(''.join(f'{kept}\n' for kept in lines[:-1]), 'utf-8')
-    return records
 
 
 def _prepare(config: Config, condition: str, seed: int, split: str) -> Config:

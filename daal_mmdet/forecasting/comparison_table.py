@@ -5,40 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import bootstrap
 
-__all__ = ['comparison_table', 'paired_interval']
+from daal_mmdet.paired_interval import paired_interval
+
+__all__ = ['comparison_table']
 
 _METRICS = ('MSE', 'MAE', 'MASE')
-
-
-def paired_interval(
-    difference: np.ndarray, confidence: float = 0.95, resamples: int = 9999
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of paired differences.
-
-    Args:
-        difference: (n,) difference of each pair, n > 1.
-        confidence: In (0, 1).
-        resamples: Number of bootstrap samples; drawn with a fixed seed.
-
-    Raises:
-        ValueError: If there are fewer than two pairs.
-    """
-    difference = np.asarray(difference, dtype=np.float64)
-    if difference.ndim != 1 or len(difference) < 2:
-        raise ValueError(
-            f'difference: expected at least two pairs, got shape {difference.shape}'
-        )
-    interval = bootstrap(
-        (difference,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        method='percentile',
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def comparison_table(

@@ -36,11 +36,11 @@ __all__ = ['adapter_for']
 
 Adapter = Callable[[nn.Module, Sequence[CovarianceTracker], nn.Module], HeadAdapter]
 
-_EACH_LEVEL = partial(DenseHeadAdapter, labels_at=0, calls='each level')
+_EACH_LEVEL = partial(DenseHeadAdapter, marks_at=3, calls='each level')
 _LEVELS_WITH_POSITIVES = partial(
-    DenseHeadAdapter, labels_at=1, calls='levels with positives'
+    DenseHeadAdapter, marks_at=1, calls='levels with positives'
 )
-_AT_ONCE = partial(DenseHeadAdapter, labels_at=0, calls='all levels at once')
+_AT_ONCE = partial(DenseHeadAdapter, marks_at=0, calls='all levels at once')
 
 _ADAPTERS: dict[type[nn.Module], partial[HeadAdapter]] = {
     AnchorHead: _EACH_LEVEL,

@@ -87,8 +87,12 @@ class CovarianceTracker:
             )
         return level
 
-    def announce(self, calls: Sequence[Announcement]) -> None:
+    def announce(self, calls: Sequence[Announcement], skip_empty: bool) -> None:
         """Compute the weights of the coming calls.
+
+        Args:
+            calls: The calls, on all ranks for the same levels.
+            skip_empty: Whether calls without rows will not come.
 
         Raises:
             RuntimeError: If calls that were announced before have not come.
@@ -98,14 +102,14 @@ class CovarianceTracker:
                 f'{self.name}: {len(self._coming)} calls of the loss were expected and '
                 'did not come, so rows and slots would no longer fit'
             )
-        sizes = [len(call.slots) for call in calls]
-        slots = (
-            torch.cat([call.slots for call in calls])
-            if calls
-            else torch.zeros(0, dtype=torch.int64, device=self.bank.device)
+        slots = torch.cat([call.slots for call in calls])
+        weights = self.loss.row_weights(
+            self.bank.log_det(slots), self.bank.level_of(slots), len(self.bank.levels)
         )
-        weights = self.loss.row_weights(self.bank.log_det(slots))
-        self._coming.extend(zip(calls, weights.split(sizes), strict=True))
+        parts = weights.split([len(call.slots) for call in calls])
+        for call, part in zip(calls, parts, strict=True):
+            if call.num_rows or not skip_empty:
+                self._coming.append((call, part))
 
     def next_call(self, num_rows: int) -> RowWeights | None:
         """Weights of the call that begins; None for one that is not tracked.

@@ -19,14 +19,16 @@ CALLS = ('each level', 'levels with positives', 'all levels at once')
 class DenseHeadAdapter(HeadAdapter):
     """Anchor and point heads: a slot is a level, an anchor of the cell, and the cell.
 
-    mmdet's heads compute the targets of all levels first, with labels of shape
-    (B, H W A) or (B H W A,) a level; a positive is a row with a label of a class.
+    mmdet's heads compute the targets of all levels first, level by level, for the rows
+    (image, row, column, anchor). Where a loss is called with all rows, the positives
+    are those whose box weight is not 0, and else those with the label of a class.
 
     Args:
         head: The head; its forward returns a list of maps (B, channels, H, W) first.
         trackers: Trackers of its losses.
         model: The whole detector.
-        labels_at: Where in what the method returns the labels are.
+        marks_at: Where in what the method returns the box weights (calls for 'each
+            level') or else the labels are.
         calls: Which calls of the losses follow: one for 'each level' with all its rows;
             one for each of the 'levels with positives' with these; or one for
             'all levels at once' with the positives, if there are any.
@@ -40,12 +42,12 @@ class DenseHeadAdapter(HeadAdapter):
         head: nn.Module,
         trackers: Sequence[CovarianceTracker],
         model: nn.Module,
-        labels_at: int,
+        marks_at: int,
         calls: str,
         method: str = 'get_targets',
     ) -> None:
         super().__init__(head, trackers, model)
-        self.labels_at = labels_at
+        self.marks_at = marks_at
         self.calls = calls
         self.method = method
         self._grids: list[tuple[int, int]] = []
@@ -59,25 +61,29 @@ class DenseHeadAdapter(HeadAdapter):
         self._images = len(maps[0])
 
     def after(self, arguments: Mapping[str, Any], result: Any) -> None:
-        """Announce the calls from the labels."""
+        """Announce the calls from the targets."""
         calls = []
-        for level, labels in enumerate(result[self.labels_at]):
-            rows, places = self._positives(level, labels.reshape(-1))
-            calls.append(Call(labels.numel(), rows, [places]))
-        self.make_levels(call.places[0] for call in calls)
-        if self.calls != 'each level':
-            calls = [Call(len(call.rows), None, call.places) for call in calls]
-            if self.calls == 'all levels at once':
-                number = sum(call.num_rows for call in calls)
-                calls = [Call(number, None, [call.places[0] for call in calls])]
-            calls = [call for call in calls if call.num_rows]
-        self.announce(calls)
+        for level, marks in enumerate(result[self.marks_at]):
+            if self.calls == 'each level':
+                positive = marks.reshape(-1, marks.shape[-1]).amax(dim=1) > 0
+            else:
+                labels = marks.reshape(-1)
+                positive = (labels >= 0) & (labels < self.head.num_classes)
+            rows, places = self._positives(level, positive)
+            calls.append(Call(len(positive), rows, [places]))
+        if self.calls == 'each level':
+            self.announce(calls)
+            return
+        calls = [Call(len(call.rows), None, call.places) for call in calls]
+        if self.calls == 'all levels at once':
+            number = sum(call.num_rows for call in calls)
+            calls = [Call(number, None, [call.places[0] for call in calls])]
+        self.announce(calls, skip_empty=True)
 
-    def _positives(self, level: int, labels: Tensor) -> tuple[Tensor, Places]:
-        positive = (labels >= 0) & (labels < self.head.num_classes)
+    def _positives(self, level: int, positive: Tensor) -> tuple[Tensor, Places]:
         rows = positive.nonzero().squeeze(1)
         height, width = self._grids[level]
-        templates = len(labels) // (self._images * height * width)
+        templates = len(positive) // (self._images * height * width)
         cell = rows % (height * width * templates) // templates
         places = Places(
             level,
@@ -132,8 +138,7 @@ class YOLOXAdapter(HeadAdapter):
                     )
                 )
         number = sum(len(place.y) for place in places)
-        self.make_levels(places[: len(self._grids)])
-        self.announce([Call(number, None, places)] if number else [])
+        self.announce([Call(number, None, places)], skip_empty=True)
 
     def active_trackers(self) -> Sequence[CovarianceTracker]:
         """All but the L1 term's, which joins in the last epochs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import Any, ClassVar, NamedTuple
 
@@ -107,30 +107,25 @@ class HeadAdapter:
     def iteration_done(self) -> None:
         """See the end of an iteration."""
 
-    def announce(self, calls: Sequence[Call]) -> None:
+    def announce(self, calls: Sequence[Call], skip_empty: bool = False) -> None:
         """Announce the coming calls to all active trackers.
 
-        Every level must be among the places of a call, or made with
-        :meth:`make_levels`, on all ranks alike.
+        Args:
+            calls: Calls for the same levels on all ranks, with positives or without.
+            skip_empty: Whether calls without rows will not come.
         """
         for tracker in self.active_trackers():
             tracker.announce(
                 [
                     Announcement(call.num_rows, call.rows, _slots(tracker, call))
                     for call in calls
-                ]
+                ],
+                skip_empty,
             )
 
     def active_trackers(self) -> Sequence[CovarianceTracker]:
         """Trackers whose losses will be called."""
         return self.trackers
-
-    def make_levels(self, places: Iterable[Places]) -> None:
-        """Make the levels of these places, whether positives are there or not."""
-        places = list(places)
-        for tracker in self.trackers:
-            for place in places:
-                tracker.level(place.level, place.templates, place.grid)
 
 
 def _slots(tracker: CovarianceTracker, call: Call) -> Tensor:

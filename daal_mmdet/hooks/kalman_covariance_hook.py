@@ -57,9 +57,9 @@ class KalmanCovarianceHook(Hook):
         measurement_noise: Fixed R = measurement_noise I, > 0; None estimates it from
             the residuals of each (level, template) and slot.
         initial_variance: Prior variance of a residual, > 0.
-        noise_forgetting: In (0, 1], what an iteration leaves of the memory of R.
-        noise_prior: Measurements that the R of a (level, template) counts for in the R
-            of a slot, >= 0; ``float('inf')`` gives all its slots the same R.
+        forgetting: In (0, 1], what an iteration leaves of what was measured before.
+        noise_prior: Measurements, > 0, that the R of a level counts for in that of its
+            templates, and this in that of a slot; ``float('inf')`` gives a level one R.
 
     Raises:
         TypeError: If a number is none.
@@ -74,7 +74,7 @@ class KalmanCovarianceHook(Hook):
         process_noise: float = 1e-3,
         measurement_noise: float | None = None,
         initial_variance: float = 1.0,
-        noise_forgetting: float = 0.98,
+        forgetting: float = 0.98,
         noise_prior: float = 20.0,
     ) -> None:
         check_choice('covariance', covariance, COVARIANCES)
@@ -82,15 +82,15 @@ class KalmanCovarianceHook(Hook):
         if measurement_noise is not None:
             check_number('measurement_noise', measurement_noise, above=0)
         check_number('initial_variance', initial_variance, above=0)
-        check_number('noise_forgetting', noise_forgetting, above=0, high=1)
+        check_number('forgetting', forgetting, above=0, high=1)
         if noise_prior != float('inf'):
-            check_number('noise_prior', noise_prior, low=0)
+            check_number('noise_prior', noise_prior, above=0)
         self._options = dict(
             covariance=covariance,
             process_noise=process_noise,
             measurement_noise=measurement_noise,
             initial_variance=initial_variance,
-            noise_forgetting=noise_forgetting,
+            forgetting=forgetting,
             noise_prior=noise_prior,
         )
         self.trackers: dict[str, CovarianceTracker] = {}

@@ -59,8 +59,7 @@ class SparseRoIHeadAdapter(HeadAdapter):
         rows = _foreground(labels, self.head.num_classes)
         queries = len(labels) // len(arguments['sampling_results'])
         place = _query_places(0, rows, queries)
-        self.make_levels([place])
-        self.announce([Call(len(rows), None, [place])] if len(rows) else [])
+        self.announce([Call(len(rows), None, [place])], skip_empty=True)
 
 
 def _foreground(labels: Tensor, num_classes: int) -> Tensor:

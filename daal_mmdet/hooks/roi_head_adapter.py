@@ -46,9 +46,8 @@ class RoIHeadAdapter(HeadAdapter):
             Places(level, classes, (1, 1), labels[member], member * 0, member * 0)
             for level, member in enumerate(members)
         ]
-        self.make_levels(places)
         call = Call(len(rows), None, places, order=torch.cat(members))
-        self.announce([call] if len(rows) else [])
+        self.announce([call], skip_empty=True)
 
     @property
     def _num_levels(self) -> int:

@@ -25,33 +25,47 @@ _MAX_RELATIVE_WEIGHT = 10.0
 
 
 def covariance_weights(
-    log_det: Tensor, normalize: str | None = 'mean', max_weight: float | None = None
+    log_det: Tensor,
+    normalize: str | None = 'mean',
+    max_weight: float | None = None,
+    level: Tensor | None = None,
+    num_levels: int = 1,
 ) -> Tensor:
     """Weights 1/sqrt(det P) of the positives of a batch.
 
     ::
 
-        w_i = 1/sqrt(det P_i)                                        normalize=None
-        w_i = 1/sqrt(det P_i) / mean over the batch of the same      normalize='mean'
+        w_i = 1/sqrt(det P_i)                                         normalize=None
+        w_i = 1/sqrt(det P_i) / mean of the same over the positives   normalize='mean'
+              of the batch that are of the same level
 
     both cut off at ``max_weight``. The first is the formula as printed by Liu et al.;
     it has the unit of a residual to the -4 and no upper bound, so it changes the scale
     of the loss with the scale of the residuals. The mean is over all ranks, in double
-    precision, since det P spans the range of single precision.
+    precision, since det P spans the range of single precision. It is over one level
+    because residuals differ more between levels than within one: over all of them the
+    levels of small objects, and with these the classes, would hardly train.
 
     Args:
         log_det: log det P of each positive, (M,).
         normalize: 'mean' or None.
         max_weight: Largest weight, > 0. None is 10 with 'mean' and no limit without.
+        level: Level of each positive, (M,), int64; None is one level.
+        num_levels: Number of levels, the same on all ranks.
 
     Returns:
         (M,), float32, detached. With 'mean' their mean is 1 unless one was cut off.
     """
     weights = (-0.5 * log_det.detach().double()).exp()
     if normalize == 'mean':
-        total = torch.stack([weights.sum(), weights.new_tensor(len(weights))])
+        if level is None:
+            level = torch.zeros(len(weights), dtype=torch.int64, device=weights.device)
+        total = weights.new_zeros(2, num_levels)
+        total[0].index_add_(0, level, weights)
+        total[1].index_add_(0, level, torch.ones_like(weights))
         all_reduce(total)
-        weights = weights / (total[0] / total[1].clamp(min=1))
+        mean = total[0] / total[1].clamp(min=1)
+        weights = weights / mean[level]
         max_weight = _MAX_RELATIVE_WEIGHT if max_weight is None else max_weight
     if max_weight is not None:
         weights = weights.clamp(max=max_weight)
@@ -69,6 +83,11 @@ class RowWeights(NamedTuple):
 
     rows: Tensor | None
     weights: Tensor
+
+    def can_drop_rows(self, reduction: str, avg_factor: float | None) -> bool:
+        """Whether the loss is the same without the rows that are no positives."""
+        averaged = reduction == 'mean' and avg_factor is not None
+        return self.rows is not None and (averaged or reduction == 'sum')
 
 
 class RowTracker(Protocol):
@@ -103,9 +122,11 @@ class CovarianceWeightedLoss(nn.Module):
         self.tracker: RowTracker | None = None
         self._warned = False
 
-    def row_weights(self, log_det: Tensor) -> Tensor:
+    def row_weights(self, log_det: Tensor, level: Tensor, num_levels: int) -> Tensor:
         """:func:`covariance_weights` with the options of this loss."""
-        return covariance_weights(log_det, self.normalize, self.max_weight)
+        return covariance_weights(
+            log_det, self.normalize, self.max_weight, level, num_levels
+        )
 
     def _next_call(self, num_rows: int) -> RowWeights | None:
         if self.tracker is not None:

@@ -145,7 +145,7 @@ class UncertaintyAwareLoss(CovarianceWeightedLoss):
         """
         call = self._next_call(len(pred))
         if call is not None:
-            if call.rows is not None and avg_factor is not None:
+            if call.can_drop_rows(reduction_override or self.reduction, avg_factor):
                 # The inner loss sees the positives only.
                 rows, call = call.rows, RowWeights(None, call.weights)
                 pred, target = pred[rows], target[rows]

@@ -49,7 +49,7 @@ def uncertainty_aware_smooth_l1(
     Raises:
         ValueError: If ``avg_factor`` comes with 'sum'.
     """
-    if call is not None and call.rows is not None and avg_factor is not None:
+    if call is not None and call.can_drop_rows(reduction, avg_factor):
         rows, call = call.rows, RowWeights(None, call.weights)
         pred, target = pred[rows], target[rows]
         weight = None if weight is None else weight[rows]
@@ -86,7 +86,8 @@ class UncertaintyAwareSmoothL1(CovarianceWeightedLoss):
 
     Deviation: as printed the weights have no scale of their own, so that they change
     the balance between the losses. ``normalize='mean'`` divides by their mean over the
-    positives of the batch; ``normalize=None`` is the formula as printed.
+    positives that the batch has in a level; ``normalize=None`` is the formula as
+    printed.
 
     Args:
         beta: Where the square goes over into the line, >= 0, in units of the residual;

@@ -6,8 +6,8 @@ import time
 import pytest
 from mmengine.config import Config
 
-from daal_mmdet.demo.scalars import read_scalars
 from daal_mmdet.demo.side_by_side import Job, TrainingFailed, train_side_by_side
+from daal_mmdet.logged_scalars import read_scalars
 
 # Stands for tools/train.py: logs three iterations and a validation, as mmengine does.
 SCRIPT = """

@@ -1,23 +1,12 @@
-import numpy as np
 import pytest
 
-from daal_mmdet.forecasting.comparison_table import comparison_table, paired_interval
+from daal_mmdet.forecasting.comparison_table import comparison_table
 
 
 def record(loss, seed, mse, condition='clean'):
     return dict(
         loss=loss, condition=condition, seed=seed, MSE=mse, MAE=mse / 10, MASE=mse / 100
     )
-
-
-def test_interval_is_that_of_slow_resampling():
-    rng = np.random.default_rng(1)
-    difference = rng.normal(0.3, 1, 10)
-    means = [rng.choice(difference, 10).mean() for _ in range(20_000)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    got = paired_interval(difference)
-    np.testing.assert_allclose(got, (low, high), atol=0.03)
-    assert got == paired_interval(difference)
 
 
 def test_table_pairs_the_seeds():
@@ -65,7 +54,3 @@ def test_errors_are_named():
         comparison_table([record('a', 0, 1.0)], 'b')
     with pytest.raises(ValueError, match=r'seeds: a on clean targets has \[0\], b has'):
         comparison_table([record('a', 0, 1.0), record('b', 1, 1.0)], 'a')
-    with pytest.raises(
-        ValueError, match=r'expected at least two pairs, got shape \(1,\)'
-    ):
-        paired_interval(np.ones(1))

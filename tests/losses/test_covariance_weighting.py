@@ -28,6 +28,17 @@ def test_weights_follow_the_formula(log_det):
     np.testing.assert_allclose(cut, np.minimum(expected, 3), rtol=1e-5)
 
 
+def test_each_level_has_its_mean():
+    log_det = torch.tensor([-2.0, -9.0, -1.0, -4.0, 3.0])
+    level = torch.tensor([0, 2, 0, 2, 0])
+    weights = covariance_weights(log_det, level=level, num_levels=4)
+    for number in (0, 2):
+        expected = np.exp(-0.5 * log_det[level == number].double())
+        np.testing.assert_allclose(
+            weights[level == number], expected / expected.mean(), rtol=1e-6
+        )
+
+
 @pytest.mark.parametrize('normalize', ['mean', None])
 def test_no_rows_and_one_row(normalize):
     assert covariance_weights(torch.zeros(0), normalize).shape == (0,)

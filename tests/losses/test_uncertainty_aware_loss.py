@@ -63,6 +63,7 @@ def test_positives_among_other_rows(name, avg_factor):
     loss.tracker = Tracker(rows, torch.full((3,), 2.0, dtype=torch.float64))
     torch.testing.assert_close(loss(pred, target, weight, avg_factor), 2 * plain)
     assert loss.tracker.residuals[0].shape == (3, 4)
+    assert len(loss(pred, target, weight, avg_factor, reduction_override='none')) == 6
 
 
 def test_without_a_hook_it_is_the_inner_loss():

@@ -60,7 +60,7 @@ def test_without_a_hook_it_is_the_loss_of_mmdet(beta, reduction, avg_factor, wei
 @pytest.mark.parametrize('rows', [None, [1, 2, 5]])
 @pytest.mark.parametrize(
     ('reduction', 'avg_factor'),
-    [('none', None), ('mean', None), ('mean', 3.0), ('sum', None)],
+    [('none', None), ('none', 3.0), ('mean', None), ('mean', 3.0), ('sum', None)],
 )
 def test_weighted_rows_against_the_oracle(beta, rows, reduction, avg_factor):
     pred, target, weight = example()

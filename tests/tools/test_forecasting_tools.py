@@ -4,7 +4,7 @@ import plot_forecasts
 import pytest
 from matplotlib.image import imread
 
-from daal_mmdet.forecasting.comparison import read_records
+from daal_mmdet.run_records import read_records
 
 SMALL = [
     'model.hidden_size=4',

@@ -1,2 +1,2 @@
-_base_ = './mini_retinanet_mobilenetv2_focal.py'
+_base_ = './retinanet_mobilenetv2_focal.py'
 model = dict(bbox_head=dict(loss_cls=dict(type='DAALLoss')))

@@ -1,9 +1,8 @@
-# A small RetinaNet on mini COCO: shows that every step works, not how well.
+# A small RetinaNet on mini LVIS: shows that every step works, not how well.
 _base_ = [
     '../_base_/models/retinanet_mobilenetv2.py',
-    '../_base_/datasets/coco_mini.py',
+    '../_base_/datasets/lvis_mini.py',
     '../_base_/schedules/adamw_16e.py',
     '../_base_/scale_runtime.py',
 ]
-model = dict(bbox_head=dict(num_classes=80))
 train_cfg = dict(max_epochs=4)

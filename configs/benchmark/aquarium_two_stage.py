@@ -1,0 +1,11 @@
+# Classification losses of a Faster R-CNN on Aquarium.
+_base_ = './_base_/two_stage_losses.py'
+data = 'Aquarium, Faster R-CNN'
+base_config = '../aquarium/faster_rcnn_mobilenetv2_ce.py'
+class_means = dict(few=['starfish', 'stingray', 'puffin', 'shark'])
+metrics = ['mAP', 'mAP_50', 'mAP_75', 'few', 'class_AP']
+compare = ['mAP', 'few']
+variants = {
+    'SeesawLoss': {'model.roi_head.bbox_head.loss_cls': dict(num_classes=7)},
+    'EQLV2Loss': {'model.roi_head.bbox_head.loss_cls': dict(num_classes=7)},
+}

@@ -1,0 +1,63 @@
+"""Finished runs as lines of JSON in a file that survives a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ['append_record', 'read_records']
+
+
+def read_records(path: Path) -> list[dict]:
+    """Read finished runs; none if there is no file. A line cut short by a kill is lost.
+
+    Raises:
+        ValueError: If a line before the last is damaged.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding='utf-8').splitlines()
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(
+                    f'{path}: line {number} is no JSON: {line!r}'
+                ) from error
+    return records
+
+
+def append_record(path: Path, record: Mapping) -> None:
+    """Add a line; several processes may do so at once.
+
+    What a kill left of an unfinished line is cut off first.
+
+    Raises:
+        ValueError: If the record holds a value that JSON lacks, such as NaN.
+    """
+    line = json.dumps(record, allow_nan=False).encode() + b'\n'
+    with path.open('ab+') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        written = file.read()
+        whole = written.rfind(b'\n') + 1
+        if whole < len(written) and not _is_json(written[whole:]):
+            file.truncate(whole)
+        elif whole < len(written):
+            line = b'\n' + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,71 @@
+import ast
+
+import pytest
+from mmengine.config import Config
+
+from daal_mmdet.benchmark import code_digest as module
+from daal_mmdet.benchmark.config_hash import config_hash
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of two modules in place of this one."""
+    folder = tmp_path / 'daal_mmdet'
+    (folder / 'losses').mkdir(parents=True)
+    (folder / 'losses' / 'a.py').write_text('"""A."""\nfrom .b import x\n')
+    (folder / 'losses' / 'b.py').write_text('x = 1\n')
+    (folder / 'other.py').write_text('y = 1\n')
+    monkeypatch.setattr(module, '_PACKAGE', folder)
+    yield folder
+    module.code_digest.cache_clear()
+
+
+def digest():
+    module.code_digest.cache_clear()
+    return module.code_digest('daal_mmdet.losses.a')
+
+
+@pytest.mark.parametrize(
+    'imported',
+    [
+        'from .b import x',
+        'from . import b',
+        'import daal_mmdet.losses.b as b',
+        'from daal_mmdet.losses.b import x',
+    ],
+)
+def test_code_of_a_module_is_its_own_and_what_it_imports(package, imported):
+    a, b = package / 'losses' / 'a.py', package / 'losses' / 'b.py'
+    a.write_text(f'"""A."""\n{imported}\n')
+    before = digest()
+    a.write_text(f'"""Other words."""\n\n# A comment.\n{imported}\n')
+    (package / 'other.py').write_text('y = 2\n')
+    assert digest() == before
+    b.write_text('x = 2\n')
+    assert digest() != before
+
+
+def test_docstrings_of_functions_do_not_count():
+    one, other = (
+        module.source_digest(ast.parse(f'def f():\n    "{text}"\n    return {value}'))
+        for text, value in (('a', 1), ('b', 1))
+    )
+    assert one == other
+    changed = module.source_digest(ast.parse('def f():\n    "a"\n    return 2'))
+    assert changed != one
+
+
+def test_a_loss_of_ours_stands_for_its_code_and_one_of_mmdet_does_not(monkeypatch):
+    def both():
+        return [
+            config_hash(Config(dict(model=dict(loss=dict(type=name)))))
+            for name in ('DAALLoss', 'FocalLoss')
+        ]
+
+    daal, focal = both()
+    monkeypatch.setattr(
+        'daal_mmdet.benchmark.config_hash.code_digest', lambda name: 'changed'
+    )
+    changed, same = both()
+    assert changed != daal
+    assert same == focal

@@ -1,0 +1,150 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import HOOKS
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from PIL import Image
+
+from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
+from daal_mmdet.benchmark.evaluation_record import evaluation_record
+from daal_mmdet.benchmark.single_run import train_and_evaluate
+
+ITERATIONS = dict(
+    train_cfg=dict(
+        _delete_=True, type='IterBasedTrainLoop', max_iters=4, val_interval=9
+    ),
+    log_processor=dict(by_epoch=False),
+    train_dataloader=dict(sampler=dict(type='InfiniteSampler')),
+)
+EPOCHS = dict(train_cfg=dict(max_epochs=2, val_begin=9))
+
+
+@pytest.fixture
+def config(tmp_path, request):
+    """Six small random images; augmented by one worker process."""
+    rng = np.random.default_rng(0)
+    images, boxes = [], []
+    for i in range(6):
+        pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f'{i}.png')
+        images.append({'id': i, 'file_name': f'{i}.png', 'width': 64, 'height': 64})
+        box = dict(bbox=[10, 12, 30, 20], area=600, iscrowd=0)
+        boxes.append(box | dict(id=i + 1, image_id=i, category_id=i % 3 + 1))
+    categories = [{'id': i + 1, 'name': n} for i, n in enumerate('abc')]
+    document = dict(images=images, annotations=boxes, categories=categories)
+    (tmp_path / 'data.json').write_text(json.dumps(document))
+    folder = request.config.rootpath / 'configs' / 'bccd'
+    config = Config.fromfile(folder / 'retinanet_mobilenetv2_daal.py')
+    data = dict(
+        data_root=f'{tmp_path}/',
+        ann_file='data.json',
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=('a', 'b', 'c')),
+    )
+    file = f'{tmp_path}/data.json'
+    config.merge_from_dict(
+        dict(
+            train_dataloader=dict(batch_size=2, dataset=data),
+            val_dataloader=dict(dataset=data),
+            test_dataloader=dict(dataset=data),
+            val_evaluator=dict(ann_file=file, train_ann_file=file),
+            test_evaluator=dict(ann_file=file, train_ann_file=file),
+            default_hooks=dict(logger=dict(interval=1)),
+        )
+    )
+    return config
+
+
+@pytest.fixture
+def stop_hook():
+    """A hook that ends a training before an iteration, as a kill does."""
+
+    @HOOKS.register_module(force=True)
+    class StopForTest(Hook):
+        priority = 'HIGHEST'
+
+        def __init__(self, before: int) -> None:
+            self.before = before
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == self.before:
+                raise KeyboardInterrupt
+
+    yield 'StopForTest'
+    HOOKS.module_dict.pop('StopForTest')
+
+
+@pytest.mark.parametrize(
+    ('loop', 'stop', 'name'),
+    [(ITERATIONS, 3, 'iter_4.pth'), (EPOCHS, 4, 'epoch_2.pth')],
+    ids=['iterations', 'epochs'],
+)
+def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
+    config, stop_hook, tmp_path, loop, stop, name
+):
+    def run(folder, hooks=()):
+        made = Config(config.to_dict())
+        made.merge_from_dict(json.loads(json.dumps(loop)))
+        made.custom_hooks = list(hooks)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return train_and_evaluate(made, tmp_path / folder)
+
+    whole = run('whole')
+    with pytest.raises(KeyboardInterrupt):
+        run('cut', [dict(type=stop_hook, before=stop)])
+    assert not (tmp_path / 'cut' / name).exists()
+    cut = run('cut')
+    for folder in ('whole', 'cut'):
+        assert (tmp_path / folder / 'progress').read_text() == '1.000000'
+    weights = [
+        torch.load(tmp_path / folder / name, weights_only=False)['state_dict']
+        for folder in ('whole', 'cut')
+    ]
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+    for part in ('val', 'test'):
+        assert cut[part] == whole[part]
+        assert set(cut[part]['class_AP']) == {'a', 'b', 'c'}
+    assert whole['iterations'] == cut['iterations'] == stop + stop % 2 + (stop == 4) * 2
+    assert whole['seconds_per_iteration'] > 0
+    assert whole['versions']['torch'] == torch.__version__
+    # Nothing that json lacks.
+    json.dumps(whole, allow_nan=False)
+
+
+def test_a_truncated_checkpoint_is_passed_over(tmp_path):
+    assert latest_whole_checkpoint(tmp_path) is None
+    for epoch in (9, 10, 11):
+        torch.save(dict(weights=torch.rand(1000)), tmp_path / f'epoch_{epoch}.pth')
+    cut = tmp_path / 'epoch_11.pth'
+    cut.write_bytes(cut.read_bytes()[:1500])
+    assert latest_whole_checkpoint(tmp_path) == tmp_path / 'epoch_10.pth'
+    # The folder may be that of a training that is going on.
+    assert cut.stat().st_size == 1500
+    (tmp_path / 'epoch_10.pth').write_bytes(b'')
+    assert latest_whole_checkpoint(tmp_path) == tmp_path / 'epoch_9.pth'
+
+
+def test_metrics_are_sorted():
+    metrics = {
+        'coco/bbox_mAP': 0.2,
+        'coco/bbox_mAP_few': -1.0,
+        'coco/a_precision': 0.4,
+        'coco/b_precision': float('nan'),
+        'coco/data_time': 3.0,
+    }
+    assert evaluation_record(metrics, ['a', 'b']) == {
+        'mAP': 0.2,
+        'mAP_few': None,
+        'class_AP': {'a': 0.4, 'b': None},
+    }
+    with pytest.raises(ValueError, match=r"got none of \['c'\]; .* classwise=True"):
+        evaluation_record(metrics, ['a', 'c'])
+
+
+def test_a_model_that_detects_nothing_has_an_ap_of_zero():
+    record = evaluation_record({}, ['a', 'b'])
+    assert record['mAP'] == record['mAP_few'] == 0
+    assert record['class_AP'] == {'a': 0, 'b': 0}

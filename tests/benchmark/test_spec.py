@@ -1,0 +1,142 @@
+import dataclasses
+
+import pytest
+from mmengine.config import Config
+
+from daal_mmdet.benchmark.config_hash import config_hash, differing_keys
+from daal_mmdet.benchmark.schedule import set_schedule_length
+from daal_mmdet.benchmark.spec import load_spec
+
+
+def test_plan_is_the_matrix_seed_by_seed(spec):
+    plan = spec.plan()
+    assert [(run.seed, run.variant) for run in plan] == [
+        (seed, name) for seed in (0, 1, 2) for name in ('one', 'two', 'three')
+    ]
+    assert all(run.config.randomness.seed == run.seed for run in plan)
+    losses = [run.config.model.loss.to_dict() for run in plan[:3]]
+    assert losses == [
+        dict(type='L1', beta=1, deep=dict(a=1, b=2)),
+        dict(type='L1', beta=1, deep=dict(c=3)),
+        dict(type='L1', beta=2, deep=dict(a=1, b=2)),
+    ]
+    assert plan[0].config.custom_imports['imports'] == [
+        'daal_mmdet',
+        'daal_mmdet.benchmark',
+    ]
+    # Planning again finds _delete_ where it was.
+    assert [run.hash for run in spec.plan()] == [run.hash for run in plan]
+    assert len({run.hash for run in plan}) == 3
+    assert len({run.folder for run in plan}) == 9
+
+
+def test_overrides_and_length_come_before_the_variants(spec):
+    changed = dataclasses.replace(
+        spec, overrides={'model.loss.beta': 5, 'model.depth': 7}, schedule=8
+    )
+    one, _, three = changed.plan()[:3]
+    assert one.config.model.loss.beta == 5
+    assert three.config.model.loss.beta == 2
+    assert three.config.model.depth == 7
+    assert three.length == ('max_epochs', 8)
+    warm_up, cosine = three.config.param_scheduler
+    assert (warm_up.end, cosine.end, cosine.T_max) == (50, 8, 8)
+
+
+@pytest.mark.parametrize('suffix', ['.py', '.yaml'])
+def test_a_spec_may_be_yaml_and_inherit(spec_file, suffix):
+    child = spec_file.with_name('child' + suffix)
+    child.write_text(
+        "_base_ = './toy.py'\nseeds = [7]\n"
+        if suffix == '.py'
+        else '_base_: ./toy.py\nseeds: [7]\n'
+    )
+    spec = load_spec(child)
+    assert spec.seeds == (7,)
+    assert [run.variant for run in spec.plan()] == ['one', 'two', 'three']
+    assert spec.plan()[1].config.model.loss.deep.to_dict() == dict(c=3)
+
+
+def test_hash_sees_what_decides_a_run_and_nothing_else(tmp_path):
+    def config(**changes):
+        root = changes.pop('root', 'here')
+        folder = tmp_path / root
+        folder.mkdir(exist_ok=True)
+        (folder / 'train.json').write_text(changes.pop('annotations', '[1]'))
+        made = Config(
+            dict(
+                model=dict(type='Net', lr=0.1),
+                train_cfg=dict(max_epochs=4, val_interval=2),
+                train_dataloader=dict(
+                    dataset=dict(data_root=str(folder) + '/', ann_file='train.json')
+                ),
+                val_evaluator=dict(ann_file=str(folder / 'train.json')),
+                default_hooks=dict(checkpoint=dict(interval=1), ema=dict(momentum=1)),
+                randomness=dict(seed=0, deterministic=False),
+                work_dir=root,
+                some_variable=3,
+            )
+        )
+        made.merge_from_dict(changes)
+        return made
+
+    plain = config_hash(config())
+    for same in (
+        {'root': 'there'},
+        {'work_dir': 'x'},
+        {'some_variable': 4},
+        {'randomness.seed': 5},
+        {'default_hooks.checkpoint.interval': 16},
+        {'train_cfg.val_interval': 1},
+        {'resume': True},
+        {'load_from': None},
+    ):
+        assert config_hash(config(**same)) == plain, same
+    for other in (
+        {'model.lr': 0.2},
+        {'annotations': '[2]'},
+        {'default_hooks.ema.momentum': 2},
+        {'randomness.deterministic': True},
+        {'train_cfg.max_epochs': 5},
+        {'custom_hooks': [dict(type='EMAHook')]},
+    ):
+        assert config_hash(config(**other)) != plain, other
+    assert differing_keys(config(), config(**{'model.lr': 0.2})) == ['model.lr']
+
+
+def test_a_length_that_does_not_fit_is_refused():
+    steps = dict(type='MultiStepLR', by_epoch=True, milestones=[8, 11])
+    config = Config(dict(train_cfg=dict(max_epochs=12), param_scheduler=[steps]))
+    with pytest.raises(
+        ValueError, match=r'schedule: 24 does not fit param_scheduler\[0\].milestones'
+    ):
+        set_schedule_length(config, 24)
+    with pytest.raises(ValueError, match='expected max_epochs or max_iters'):
+        set_schedule_length(Config(dict(train_cfg=dict(type='Loop'))), 24)
+    with pytest.raises(TypeError, match='schedule: expected an integer, got 1.5'):
+        set_schedule_length(config, 1.5)
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'message'),
+    [
+        ("baseline = 'one'", "baseline = 'no'", "baseline: expected one of .*got 'no'"),
+        ('seeds = [0, 1, 2]', 'seeds = []', 'seeds: expected at least one, got none'),
+        ('seeds = [0, 1, 2]', 'seeds = [1, 1]', r'seeds: expected each once, got \[1'),
+        ("data = 'toy'", '', 'data is missing'),
+        ("data = 'toy'", "data = 'toy'; typo = 1", r"got \['typo'\]"),
+        ('beta=2', 'beta=1', "variants: 'one' and 'three' are the same training"),
+        ("'base.py'", "'gone.py'", 'base_config: there is no file .*gone.py'),
+    ],
+)
+def test_errors_name_the_key(spec_file, old, new, message):
+    text = spec_file.read_text()
+    assert old in text
+    spec_file.write_text(text.replace(old, new))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_spec(spec_file).plan()
+
+
+def test_a_missing_spec_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='spec: there is no file'):
+        load_spec(tmp_path / 'no.py')

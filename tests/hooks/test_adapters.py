@@ -1,0 +1,425 @@
+"""Each adapter, on mmdet's own heads with random features."""
+
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.logging import MessageHub
+from mmengine.structures import InstanceData
+from torch import nn
+
+from daal_mmdet.hooks import KalmanCovarianceHook
+from daal_mmdet.hooks.adapters import adapter_for
+
+SIZE = 128
+BOXES = torch.tensor(
+    [[10.0, 20.0, 60.0, 90.0], [50.0, 40.0, 120.0, 110.0], [70.0, 5.0, 90.0, 30.0]]
+)
+LABELS = torch.tensor([1, 3, 0])
+
+
+def make_samples(number=2, boxes=BOXES, labels=LABELS):
+    samples = []
+    for i in range(number):
+        shape = (SIZE, SIZE)
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=shape,
+                ori_shape=shape,
+                batch_input_shape=shape,
+                pad_shape=shape,
+                scale_factor=(1.0, 1.0),
+            )
+        )
+        shift = 3.0 * i
+        sample.gt_instances = InstanceData(bboxes=boxes + shift, labels=labels)
+        samples.append(sample)
+    return samples
+
+
+def make_features(strides, channels, number=2, size=SIZE):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(number, channels, size // s, size // s, generator=generator)
+        for s in strides
+    ]
+
+
+def build(config, part='bbox_head', **changes):
+    """A head of a shipped config, alone in a model."""
+    head = config.model[part]
+    key = {'rpn_head': 'rpn', 'bbox_head': None, 'roi_head': 'rcnn'}[part]
+    train_cfg, test_cfg = config.model.get('train_cfg'), config.model.get('test_cfg')
+    if key:
+        train_cfg, test_cfg = train_cfg[key], test_cfg[key]
+    changes |= dict(train_cfg=train_cfg, test_cfg=test_cfg)
+    if part == 'rpn_head':
+        changes['num_classes'] = 1
+    for name, value in changes.items():
+        head[name] = value
+    torch.manual_seed(0)
+    return nn.ModuleDict({part: MODELS.build(head)}).train()
+
+
+class Recorder:
+    """Keeps what the loss was called with and which slots the tracker saw."""
+
+    def __init__(self, tracker):
+        self.tracker, self.calls = tracker, []
+        self.measure, tracker.measure = tracker.measure, self
+        self.forward = tracker.loss.forward
+        tracker.loss.forward = self.record
+
+    def record(self, pred, target, weight=None, **kwargs):
+        self.row = dict(pred=pred.detach(), target=target.detach())
+        return self.forward(pred, target, weight, **kwargs)
+
+    def __call__(self, residuals):
+        call = self.tracker._running
+        rows = slice(None) if call.rows is None else call.rows
+        slots = {'slots': call.slots, 'rows': call.rows}
+        self.calls.append({k: v[rows] for k, v in self.row.items()} | slots)
+        self.measure(residuals)
+
+    def places(self):
+        """Level, y, x, template, prediction and target of every positive."""
+        for call in self.calls:
+            for slot, pred, target in zip(
+                call['slots'].tolist(), call['pred'], call['target'], strict=True
+            ):
+                level = 0
+                for templates, height, width in self.tracker.bank.levels:
+                    if slot < templates * height * width:
+                        break
+                    slot -= templates * height * width
+                    level += 1
+                cell, template = divmod(slot, templates)
+                yield level, *divmod(cell, width), template, pred, target
+
+
+def connect(model, **options):
+    hook = KalmanCovarianceHook(**options)
+    hook._connect(model)
+    return hook, [Recorder(tracker) for tracker in hook.trackers.values()]
+
+
+SMOOTH_L1 = dict(type='UncertaintyAwareSmoothL1')
+GIOU = dict(type='UncertaintyAwareLoss', loss=dict(type='GIoULoss'))
+PYRAMID = (8, 16, 32, 64, 128)
+
+
+@pytest.mark.parametrize(
+    ('name', 'part', 'strides'),
+    [
+        ('retinanet/retinanet_r50_fpn_1x_coco.py', 'bbox_head', PYRAMID),
+        (
+            'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+            'rpn_head',
+            (4, *PYRAMID[:4]),
+        ),
+    ],
+)
+def test_anchor_heads_name_the_anchor_that_was_trained(
+    shipped_config, name, part, strides
+):
+    model = build(shipped_config(name), part, loss_bbox=SMOOTH_L1)
+    head = model[part]
+    hook, (recorder,) = connect(model)
+    samples = make_samples()
+    if part == 'rpn_head':
+        for sample in samples:
+            sample.gt_instances.labels = torch.zeros_like(LABELS)
+    head.loss(make_features(strides, 256), samples)
+    sizes = [(SIZE // s, SIZE // s) for s in strides]
+    anchors = head.prior_generator.grid_priors(sizes, device='cpu')
+    templates = head.num_base_priors
+    assert recorder.tracker.bank.levels == [(templates, *size) for size in sizes]
+    found = list(recorder.places())
+    assert len(found) > 20
+    truths = torch.cat([BOXES, BOXES + 3])
+    for level, y, x, template, _, target in found:
+        anchor = anchors[level][(y * sizes[level][1] + x) * templates + template]
+        decoded = head.bbox_coder.decode(anchor[None], target[None])
+        # Only the right anchor turns the target into a box that is there.
+        assert (decoded - truths).abs().amax(dim=1).min() < 0.05
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'atss/atss_r50_fpn_1x_coco.py',
+        'gfl/gfl_r50_fpn_1x_coco.py',
+        'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+        'tood/tood_r50_fpn_1x_coco.py',
+        'vfnet/vfnet_r50_fpn_1x_coco.py',
+        'ddod/ddod_r50_fpn_1x_coco.py',
+        'fsaf/fsaf_r50_fpn_1x_coco.py',
+        'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+        'yolox/yolox_tiny_8xb8-300e_coco.py',
+    ],
+)
+def test_cells_of_dense_heads_lie_in_their_boxes(shipped_config, name, monkeypatch):
+    config = shipped_config(name)
+    inner = copy.deepcopy(config.model.bbox_head.loss_bbox)
+    model = build(config, loss_bbox=dict(type='UncertaintyAwareLoss', loss=inner))
+    head = model['bbox_head']
+    hook, (recorder,) = connect(model)
+    strides = (8, 16, 32) if 'yolox' in name or 'rtmdet' in name else PYRAMID
+    # TOOD asks for the epoch; DDOD's convolutions want some space.
+    hub = MessageHub.get_current_instance()
+    monkeypatch.setitem(hub.runtime_info, 'epoch', 0)
+    size = 384 if 'ddod' in name else SIZE
+    head.loss(make_features(strides, head.in_channels, size=size), make_samples())
+    levels = recorder.tracker.bank.levels
+    assert levels == [(1, size // s, size // s) for s in strides]
+    found = list(recorder.places())
+    assert len(found) >= 6
+    truths = torch.cat([BOXES, BOXES + 3])
+    inside = []
+    for level, y, x, template, _, target in found:
+        assert template == 0
+        # Some heads regress in units of the stride.
+        box = min(
+            (target, target * strides[level]),
+            key=lambda box: (box - truths).abs().amax(dim=1).min(),
+        )
+        assert (box - truths).abs().amax(dim=1).min() < 0.05
+        centre = (torch.tensor([x, y]) + 0.5) * strides[level]
+        inside.append(bool((box[:2] <= centre).all() and (centre <= box[2:]).all()))
+    # Small boxes may take the nearest cell.
+    assert sum(inside) / len(inside) > 0.8
+
+
+@pytest.mark.parametrize(
+    ('name', 'part'),
+    [
+        ('guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py', 'bbox_head'),
+        ('cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py', 'rpn_head'),
+    ],
+)
+def test_heads_that_learn_their_anchors(shipped_config, name, part):
+    config = shipped_config(name)
+    stages = config.model[part].get('stages', [config.model[part]])
+    for stage in stages:
+        loss = stage.loss_bbox
+        if loss.type == 'SmoothL1Loss':
+            loss.type = 'UncertaintyAwareSmoothL1'
+        else:
+            stage['loss_bbox'] = dict(type='UncertaintyAwareLoss', loss=loss)
+    model = build(config, part)
+    hook, recorders = connect(model)
+    assert len(recorders) == len(stages)
+    strides = PYRAMID if part == 'bbox_head' else (4, *PYRAMID[:4])
+    model[part].loss(make_features(strides, 256), make_samples())
+    for recorder in recorders:
+        tracker = recorder.tracker
+        assert tracker.bank.levels == [(1, SIZE // s, SIZE // s) for s in strides]
+        rows = sum(len(call['slots']) for call in recorder.calls)
+        assert rows > 0
+        tracker.step()
+        assert tracker.bank.visits.sum() == rows
+
+
+def test_rois_are_told_apart_by_level_and_class(shipped_config):
+    config = shipped_config('cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py')
+    for stage in config.model.roi_head.bbox_head:
+        stage.loss_bbox = SMOOTH_L1
+    model = build(config, 'roi_head')
+    hook, recorders = connect(model)
+    assert list(hook.trackers) == [
+        f'roi_head.bbox_head.{i}.loss_bbox' for i in range(3)
+    ]
+    # Boxes of 20, 60 and 120 pixels are pooled from different levels.
+    boxes = torch.tensor([[4.0, 4.0, 24.0, 24.0], [30.0, 4.0, 120.0, 124.0]])
+    samples = make_samples(boxes=boxes, labels=torch.tensor([7, 2]))
+    proposals = [
+        InstanceData(bboxes=boxes + torch.rand(2, 4) + 3 * i, scores=torch.ones(2))
+        for i in range(2)
+    ]
+    model['roi_head'].loss(make_features((4, 8, 16, 32), 256), proposals, samples)
+    for recorder in recorders:
+        assert recorder.tracker.bank.levels == [(80, 1, 1)] * 4
+        found = list(recorder.places())
+        assert {(level, template) for level, *_, template, _, _ in found} == {
+            (0, 7),
+            (0, 2),
+        }
+
+
+def test_roi_levels_keep_the_order_of_the_rows(shipped_config):
+    config = shipped_config('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    config.model.roi_head.bbox_head.loss_bbox = SMOOTH_L1
+    model = build(config, 'roi_head')
+    hook, (recorder,) = connect(model)
+    head = model['roi_head'].bbox_head
+    # sqrt(area) of 40, 112 and 448: levels 0, 1 and 3 by floor(log2(side / 56)).
+    sides = torch.tensor([448.0, 40.0, 112.0, 40.0])
+    rois = torch.stack([sides * 0, sides * 0, sides * 0, sides, sides], dim=1)
+    labels = torch.tensor([5, 6, 80, 8])
+    target = torch.rand(4, 4)
+    head.loss(
+        torch.zeros(4, 81),
+        torch.zeros(4, 320, requires_grad=True),
+        rois,
+        labels,
+        torch.ones(4),
+        target,
+        torch.ones(4, 4),
+    )
+    found = [(level, template) for level, _, _, template, _, _ in recorder.places()]
+    assert found == [(3, 5), (0, 6), (0, 8)]
+    targets = [t for *_, t in recorder.places()]
+    torch.testing.assert_close(torch.stack(targets), target[[0, 1, 3]])
+
+
+def test_detr_layers_and_queries(shipped_config):
+    config = shipped_config('detr/detr_r50_8xb2-150e_coco.py')
+    config.model.bbox_head.loss_bbox = dict(SMOOTH_L1, beta=0, loss_weight=5.0)
+    config.model.bbox_head.loss_iou = GIOU
+    model = build(config)
+    hook, recorders = connect(model)
+    head = model['bbox_head']
+    for _ in range(2):
+        hidden = torch.randn(3, 2, 10, 256)
+        scores, preds = head(hidden)
+        samples = make_samples()
+        head.loss_by_feat(
+            scores,
+            preds,
+            [sample.gt_instances for sample in samples],
+            [sample.metainfo for sample in samples],
+        )
+        for recorder in recorders:
+            assert recorder.tracker.bank.levels == [(1, 1, 10)] * 3
+            for call, layer in zip(recorder.calls, preds, strict=True):
+                queries = call['slots'] % 10
+                assert torch.equal(call['rows'] % 10, queries)
+                assert len(queries) == 6
+                if recorder is recorders[0]:
+                    flat = layer.reshape(-1, 4)[call['rows']]
+                    torch.testing.assert_close(call['pred'], flat)
+            recorder.calls.clear()
+        # The layers are counted anew in the next iteration.
+        for adapter in hook._adapters:
+            adapter.iteration_done()
+    for tracker in hook.trackers.values():
+        tracker.step()
+        assert tracker.bank.visits.sum() == 36
+
+
+def test_batches_without_boxes(shipped_config):
+    config = shipped_config('atss/atss_r50_fpn_1x_coco.py')
+    config.model.bbox_head.loss_bbox = GIOU
+    model = build(config)
+    hook, (recorder,) = connect(model)
+    empty = make_samples(boxes=BOXES[:0], labels=LABELS[:0])
+    features = make_features(PYRAMID, 256)
+    for samples in (empty, make_samples(), empty):
+        losses = model['bbox_head'].loss(features, samples)
+        sum(losses['loss_bbox']).backward()
+        recorder.tracker.step()
+    assert recorder.tracker.bank.visits.sum() > 0
+
+
+def test_features_of_another_size_fall_on_the_same_grid(shipped_config):
+    model = build(
+        shipped_config('retinanet/retinanet_r50_fpn_1x_coco.py'), loss_bbox=SMOOTH_L1
+    )
+    hook, (recorder,) = connect(model)
+    model['bbox_head'].loss(make_features(PYRAMID, 256), make_samples())
+    levels = list(recorder.tracker.bank.levels)
+    larger = [
+        nn.functional.interpolate(f, scale_factor=2.0)
+        for f in make_features(PYRAMID, 256)
+    ]
+    model['bbox_head'].loss(larger, make_samples())
+    assert recorder.tracker.bank.levels == levels
+    recorder.tracker.step()
+    assert recorder.tracker.bank.visits.sum() == len(list(recorder.places()))
+
+
+def test_weights_of_a_batch_have_mean_one_in_each_level(shipped_config):
+    model = build(
+        shipped_config('retinanet/retinanet_r50_fpn_1x_coco.py'), loss_bbox=SMOOTH_L1
+    )
+    hook, (recorder,) = connect(model)
+    tracker = recorder.tracker
+    for _ in range(3):
+        model['bbox_head'].loss(make_features(PYRAMID, 256), make_samples())
+        tracker.step()
+    taken = []
+    next_call = tracker.next_call
+
+    def spy(num_rows):
+        taken.append(next_call(num_rows))
+        return taken[-1]
+
+    tracker.next_call = spy
+    model['bbox_head'].loss(make_features(PYRAMID, 256), make_samples())
+    assert len(taken) == len(PYRAMID)
+    weights = [call.weights for call in taken if len(call.weights)]
+    assert len(weights) > 1
+    for part in weights:
+        torch.testing.assert_close(part.mean(), torch.tensor(1.0))
+    assert max(part.std() for part in weights) > 0.1
+
+
+def test_copies_of_a_model_track_nothing(shipped_config):
+    model = build(
+        shipped_config('retinanet/retinanet_r50_fpn_1x_coco.py'), loss_bbox=SMOOTH_L1
+    )
+    hook, (recorder,) = connect(model)
+    recorder.tracker.loss.__dict__.pop('forward')
+    copied = copy.deepcopy(model)
+    assert copied['bbox_head'].loss_bbox.tracker is None
+    with pytest.warns(UserWarning, match='nothing tracks a covariance'):
+        copied['bbox_head'].loss(make_features(PYRAMID, 256), make_samples())
+    assert not recorder.tracker._coming
+    assert not recorder.tracker._slots
+
+
+def test_detached_heads_are_as_before(shipped_config):
+    model = build(
+        shipped_config('retinanet/retinanet_r50_fpn_1x_coco.py'), loss_bbox=SMOOTH_L1
+    )
+    before = set(vars(model['bbox_head']))
+    hook, _ = connect(model)
+    assert set(vars(model['bbox_head'])) != before
+    hook.after_train(None)
+    assert set(vars(model['bbox_head'])) == before
+    assert not model['bbox_head']._forward_hooks
+    assert model['bbox_head'].loss_bbox.tracker is None
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['free_anchor/freeanchor_r50_fpn_1x_coco.py', 'paa/paa_r50_fpn_1x_coco.py'],
+)
+def test_heads_without_an_adapter_are_refused(shipped_config, name):
+    config = shipped_config(name)
+    config.model.bbox_head.loss_bbox = SMOOTH_L1
+    model = build(config)
+    kind = type(model['bbox_head']).__name__
+    with pytest.raises(
+        ValueError, match=f'bbox_head: .* rows of the box loss of {kind} .* RTMDetHead'
+    ):
+        connect(model)
+
+
+def test_subclasses_keep_the_adapter_unless_they_change_the_loss():
+    from mmdet.models.dense_heads import RetinaHead
+
+    class Deeper(RetinaHead):
+        def forward(self, x):
+            return super().forward(x)
+
+    class Changed(RetinaHead):
+        def loss_by_feat_single(self, *args, **kwargs):
+            return super().loss_by_feat_single(*args, **kwargs)
+
+    options = dict(num_classes=3, in_channels=8)
+    assert adapter_for(Deeper(**options), 'head')
+    with pytest.raises(ValueError, match='rows of the box loss of Changed'):
+        adapter_for(Changed(**options), 'head')

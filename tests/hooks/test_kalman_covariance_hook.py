@@ -1,0 +1,222 @@
+"""Life of the hook in mmengine's Runner, on a tiny set of generated scenes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import HOOKS
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.logging import MessageHub
+from mmengine.runner import Runner
+
+from daal_mmdet.hooks import KalmanCovarianceHook
+from daal_mmdet.hooks.kalman_covariance_hook import CHECKPOINT_KEY
+from tests.test_training import data_root, make_config  # noqa: F401
+
+ROOT = Path(__file__).parents[2]
+LOSS = 'bbox_head.loss_bbox'
+
+
+@pytest.fixture
+def config(data_root, tmp_path):  # noqa: F811
+    """Make a config of four epochs with four iterations each."""
+
+    def make(name, epochs=4, covariance='diag'):
+        config = make_config(
+            'retinanet_mobilenetv2_focal.py', data_root, tmp_path / name
+        )
+        config.model.bbox_head.loss_bbox = dict(
+            type='UncertaintyAwareSmoothL1', beta=0.1
+        )
+        config.custom_hooks = [dict(type='KalmanCovarianceHook', covariance=covariance)]
+        config.train_dataloader.batch_size = 4
+        config.train_dataloader.pop('batch_sampler', None)
+        config.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=True)
+        config.train_cfg = dict(
+            type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=99
+        )
+        for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
+            config[key] = None
+        config.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+        config.log_processor.by_epoch = True
+        return config
+
+    return make
+
+
+def bank_of(runner):
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, KalmanCovarianceHook))
+    return hook.trackers[LOSS].bank
+
+
+def train(config):
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+def assert_same(got, want):
+    assert got.keys() == want.keys()
+    for key, value in want.items():
+        if torch.is_tensor(value):
+            assert torch.equal(got[key], value), key
+        else:
+            assert got[key] == value, key
+
+
+def test_resumed_training_ends_bit_for_bit_where_the_unbroken_one_does(
+    config, tmp_path
+):
+    covariance = 'full'
+    unbroken = train(config('unbroken', covariance=covariance))
+    bank = bank_of(unbroken)
+    assert bank.visits.sum() > 16
+
+    train(config('first', epochs=2, covariance=covariance))
+    second = config('second', covariance=covariance)
+    second.resume = True
+    second.load_from = str(tmp_path / 'first' / 'epoch_2.pth')
+    resumed = train(second)
+    assert_same(resumed.model.state_dict(), unbroken.model.state_dict())
+    assert_same(bank_of(resumed).state_dict(), bank.state_dict())
+
+
+def test_what_a_checkpoint_holds_and_who_may_load_it(config, tmp_path):
+    runner = train(config('first', epochs=1))
+    path = tmp_path / 'first' / 'epoch_1.pth'
+    checkpoint = torch.load(path, weights_only=False)
+    assert list(checkpoint[CHECKPOINT_KEY]) == [LOSS]
+    assert_same(
+        {k: v for k, v in checkpoint[CHECKPOINT_KEY][LOSS].items() if k != 'keys'},
+        bank_of(runner).state_dict(),
+    )
+    # After training the model is plain again.
+    assert runner.model.bbox_head.loss_bbox.tracker is None
+    assert 'get_targets' not in vars(runner.model.bbox_head)
+
+    # A config with another box loss and no hook loads and resumes it.
+    plain = config('plain', epochs=2)
+    plain.model.bbox_head.loss_bbox = dict(type='L1Loss')
+    plain.custom_hooks = []
+    plain.update(load_from=str(path), resume=True)
+    train(plain)
+    assert CHECKPOINT_KEY not in torch.load(
+        tmp_path / 'plain' / 'epoch_2.pth', weights_only=False
+    )
+
+    # Only a resume restores the filters.
+    loaded = config('loaded', epochs=1)
+    loaded.load_from = str(path)
+    fresh = bank_of(train(loaded))
+    assert fresh.visits.sum() < 2 * bank_of(runner).visits.sum()
+
+    # And one from a checkpoint without them says that they start anew.
+    late = config('late', epochs=3)
+    late.update(load_from=str(tmp_path / 'plain' / 'epoch_2.pth'), resume=True)
+    train(late)
+    (log,) = (tmp_path / 'late').glob('*/*.log')
+    assert 'the checkpoint holds no filters, so they start anew' in log.read_text()
+
+
+def test_resuming_with_another_covariance_is_refused(config, tmp_path):
+    train(config('first', epochs=1))
+    second = config('second', covariance='full')
+    second.update(load_from=str(tmp_path / 'first' / 'epoch_1.pth'), resume=True)
+    with pytest.raises(
+        ValueError, match=f"{LOSS}: covariance: the saved filters are 'diag', these are"
+    ):
+        train(second)
+
+
+def test_a_loss_that_the_checkpoint_does_not_know_is_refused(config, tmp_path):
+    train(config('first', epochs=1))
+    path = tmp_path / 'first' / 'epoch_1.pth'
+    checkpoint = torch.load(path, weights_only=False)
+    saved = checkpoint[CHECKPOINT_KEY]
+    saved['other.loss_bbox'] = saved.pop(LOSS)
+    torch.save(checkpoint, path)
+    second = config('second')
+    second.update(load_from=str(path), resume=True)
+    with pytest.raises(ValueError, match=f'no filters of {LOSS}, only of .*other'):
+        train(second)
+
+
+def test_accumulated_gradients_and_an_average_of_the_weights(config):
+    accumulated = config('run', epochs=1)
+    accumulated.optim_wrapper.accumulative_counts = 2
+    accumulated.custom_hooks.append(dict(type='EMAHook'))
+    runner = train(accumulated)
+    (ema,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    # The filters step in each iteration, and those of the average never.
+    assert ema.ema_model.module.bbox_head.loss_bbox.tracker is None
+    scalars = runner.message_hub.log_scalars['train/kalman_log_det_0'].data[0]
+    assert len(scalars) == 4
+
+
+def test_a_model_without_the_loss_is_refused_before_training(config):
+    without = config('run')
+    without.model.bbox_head.loss_bbox = dict(type='L1Loss')
+    with pytest.raises(ValueError, match='has no UncertaintyAwareSmoothL1 or'):
+        train(without)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_mixed_precision_keeps_the_filters_in_single(config, dtype):
+    cut = config('run', epochs=1)
+    runner = Runner.from_cfg(cut)
+    hook = HOOKS.build(dict(type='KalmanCovarianceHook'))
+    hook._connect(runner.model)
+    batch = next(iter(runner.build_dataloader(cut.train_dataloader)))
+    data = runner.model.data_preprocessor(batch, training=True)
+    with torch.autocast('cpu', dtype=dtype):
+        losses = runner.model(**data, mode='loss')
+    total = sum(sum(value) for value in losses.values())
+    assert total.isfinite()
+    total.backward()
+    hook.after_train_iter(runner, 0)
+    bank = hook.trackers[LOSS].bank
+    assert bank.mean.dtype == torch.float32
+    assert bank.visits.sum() > 0
+    assert bank.log_det(torch.arange(len(bank))).isfinite().all()
+
+
+def test_banks_of_several_heads_are_their_own(config):
+    two_stage = config('run', epochs=1)
+    path = ROOT / 'configs' / '_base_' / 'models' / 'faster_rcnn_mobilenetv2.py'
+    two_stage.model = Config.fromfile(path).model
+    loss = dict(type='UncertaintyAwareSmoothL1', beta=0.1)
+    two_stage.model.rpn_head.loss_bbox = loss
+    two_stage.model.roi_head.bbox_head.loss_bbox = loss
+    runner = train(two_stage)
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, KalmanCovarianceHook))
+    assert list(hook.trackers) == ['rpn_head.loss_bbox', 'roi_head.bbox_head.loss_bbox']
+    for tracker in hook.trackers.values():
+        assert tracker.bank.visits.sum() > 0
+    scalars = MessageHub.get_current_instance().log_scalars
+    for name in hook.trackers:
+        assert f'train/kalman_{name}_log_det_0' in scalars
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'text'),
+    [
+        (
+            dict(covariance='dense'),
+            ValueError,
+            r"covariance: .*\('diag', 'full'\), got 'dense'",
+        ),
+        (dict(process_noise=-1), ValueError, 'process_noise: expected a value >= 0'),
+        (dict(measurement_noise=0), ValueError, 'measurement_noise: .* > 0, got 0'),
+        (dict(initial_variance='1'), TypeError, "initial_variance: .* got '1'"),
+        (dict(forgetting=1.5), ValueError, 'forgetting: .* <= 1, got 1.5'),
+        (
+            dict(noise_prior=0),
+            ValueError,
+            'noise_prior: expected a value > 0, got 0',
+        ),
+    ],
+)
+def test_bad_options_are_named(options, error, text):
+    with pytest.raises(error, match=text):
+        KalmanCovarianceHook(**options)

@@ -1,0 +1,40 @@
+import pytest
+
+from daal_mmdet.run_records import append_record, read_records
+
+
+def test_records_come_back_in_order(tmp_path):
+    path = tmp_path / 'runs.jsonl'
+    assert read_records(path) == []
+    records = [{'a': 1, 'b': [0.5, None]}, {'a': 2}]
+    for record in records:
+        append_record(path, record)
+    assert read_records(path) == records
+
+
+def test_a_line_cut_short_is_lost_and_replaced(tmp_path):
+    path = tmp_path / 'runs.jsonl'
+    path.write_text('{"a": 1}\n{"a": 2, "b')
+    assert read_records(path) == [{'a': 1}]
+    append_record(path, {'a': 3})
+    assert path.read_text() == '{"a": 1}\n{"a": 3}\n'
+
+
+def test_a_whole_line_without_its_end_is_kept(tmp_path):
+    path = tmp_path / 'runs.jsonl'
+    path.write_text('{"a": 1}')
+    append_record(path, {'a': 2})
+    assert read_records(path) == [{'a': 1}, {'a': 2}]
+
+
+def test_damage_in_the_middle_is_an_error(tmp_path):
+    path = tmp_path / 'runs.jsonl'
+    path.write_text('{"a": 1}\n{"b"\n{"c": 2}\n')
+    with pytest.raises(ValueError, match=r"line 2 is no JSON: '\{\"b\"'"):
+        read_records(path)
+
+
+def test_what_json_lacks_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='not JSON compliant'):
+        append_record(tmp_path / 'runs.jsonl', {'a': float('nan')})
+    assert read_records(tmp_path / 'runs.jsonl') == []
