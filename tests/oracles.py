@@ -362,22 +362,33 @@ def forecast_errors(forecast, target, train, lag):
 class ResidualFilters:
     """Filters of slots in matrices, one measurement after the other, in plain loops."""
 
-    def __init__(self, group_of, full, q, r, p0, forgetting, prior, n=4):
-        self.group_of, self.full, self.n = group_of, full, n
+    def __init__(self, group_of, level_of, full, q, r, p0, forgetting, prior, n=4):
+        self.group_of, self.level_of, self.full, self.n = group_of, level_of, full, n
         self.q, self.r, self.p0 = q * np.eye(n), r, p0 * np.eye(n)
         self.forgetting, self.prior = forgetting, prior
         self.time = 0
-        # Of each slot: x, P, time, and the noise with its number; of each group the
-        # history of what its iterations have added.
+        # Of each slot: x, P, time, and the noise with its number; of each group all
+        # that it has measured.
         self.slots = {}
         self.history = {g: [] for g in set(group_of)}
 
-    def forgetful_sum(self, terms):
-        """Sum in which each later term has made the earlier ones smaller."""
-        return sum(
-            self.forgetting ** (len(terms) - 1 - i) * term
-            for i, term in enumerate(terms)
-        )
+    def mean_of(self, groups, terms, other, strength):
+        """Mean over what groups have measured, and of ``other`` as so many terms."""
+        total, count = strength * other, strength
+        for group in groups:
+            for measured in self.history[group]:
+                share = self.forgetting ** (self.time - measured['time'])
+                total = total + share * measured[terms[0]]
+                count = count + share * measured[terms[1]]
+        return total / count
+
+    def group_mean(self, group, terms, prior, strength):
+        """Mean of a group with that of its level, and of this with the prior."""
+        groups = [g for g in self.history if self.level_of[g] == self.level_of[group]]
+        level = self.mean_of(groups, terms, prior, self.forgetting**self.time)
+        if np.isinf(strength):
+            return level
+        return self.mean_of([group], terms, level, strength)
 
     def own_share(self, slot):
         """How much of a slot is its own."""
@@ -387,12 +398,9 @@ class ResidualFilters:
 
     def state(self, slot):
         """x and P of a slot."""
-        x, P = np.zeros(self.n), self.p0
-        history = self.history[self.group_of[slot]]
-        if history:
-            number = self.forgetful_sum([len(members) for members in history])
-            x = self.forgetful_sum([sum(m['x'] for m in ms) for ms in history]) / number
-            P = self.forgetful_sum([sum(m['P'] for m in ms) for ms in history]) / number
+        group = self.group_of[slot]
+        x = self.group_mean(group, ('x', 'one'), np.zeros(self.n), 1.0)
+        P = self.group_mean(group, ('P', 'one'), self.p0, 1.0)
         share = self.own_share(slot)
         if share:
             x = (1 - share) * x + share * self.slots[slot]['x']
@@ -403,21 +411,16 @@ class ResidualFilters:
         """Measurement noise of a slot."""
         if self.r is not None:
             return self.r * np.eye(self.n)
-        history = self.history[self.group_of[slot]]
-        total = self.forgetful_sum(
-            [self.p0] + [sum(m['noise'] for m in members) for members in history]
-        )
-        count = self.forgetful_sum(
-            [1.0] + [sum(m['number'] for m in members) for members in history]
-        )
+        terms = 'noise', 'number'
+        noise = self.group_mean(self.group_of[slot], terms, self.p0, self.prior)
         if np.isinf(self.prior):
-            return total / count
+            return noise
         share = self.own_share(slot)
         own, number = np.zeros((self.n, self.n)), 0.0
         if share:
             own = share * self.slots[slot]['noise sum']
             number = share * self.slots[slot]['noise count']
-        return (self.prior * total / count + own) / (self.prior + number)
+        return (self.prior * noise + own) / (self.prior + number)
 
     def step(self, measurements):
         """Take the (slot, residual) pairs of an iteration."""
@@ -443,15 +446,14 @@ class ResidualFilters:
                 'P': P,
                 'noise': noise,
                 'number': len(zs),
+                'one': 1.0,
                 'noise sum': kept * old['noise sum'] + noise,
                 'noise count': kept * old['noise count'] + len(zs),
                 'time': self.time + 1,
             }
         self.slots |= new
-        for group, history in self.history.items():
-            members = [new[s] for s in new if self.group_of[s] == group]
-            if members:
-                history.append(members)
+        for slot, measured in new.items():
+            self.history[self.group_of[slot]].append(measured)
         self.time += 1
 
     def weights(self, slots, normalize, max_weight=np.inf):
