@@ -14,8 +14,6 @@ _DAAL_TAIL = 4
 _WEIGHT = 16
 # Counters, and the filter of the task loss, in bytes.
 _SCALARS = 128
-# A loss that is not told its classes keeps room for this many.
-CAPACITY = 2048
 # Numbers of a box residual.
 _BOX = 4
 
@@ -31,7 +29,6 @@ class Workload:
         positives: Positive anchors or RoIs of one process in an iteration.
         slots: Slots of the covariance bank: level x cell x template, or level x class.
         groups: (level, template) pairs of the bank.
-        knows_classes: Whether the config tells DAALLoss its ``num_classes``.
         step_seconds: Time of a step on one GPU, without the exchange.
     """
 
@@ -41,7 +38,6 @@ class Workload:
     positives: int
     slots: int
     groups: int
-    knows_classes: bool = True
     step_seconds: float = 0.2
 
 
@@ -111,7 +107,7 @@ def cost(workload: Workload, num_gpus: int, cluster: Cluster | None = None) -> C
         if num_gpus <= links.gpus_per_node
         else links.network_bandwidth
     )
-    C = workload.num_classes if workload.knows_classes else CAPACITY
+    C = workload.num_classes
     gradient = _FLOAT * workload.num_parameters
     loss = _FLOAT * (C + _DAAL_TAIL)
     # The number of residuals, then slots (int64) and residuals (float32), padded to
@@ -120,10 +116,11 @@ def cost(workload: Workload, num_gpus: int, cluster: Cluster | None = None) -> C
 
     # DAALLoss: share, variance, weight and sums of each class; the scalars.
     loss_state = _FLOAT * (4 * C + _DAAL_TAIL) + _SCALARS
-    # The bank, for each slot: mean, covariance, sum of the noise and its count, log
-    # det; its visits and group; a group holds some of the same in double precision.
-    slot = _FLOAT * (3 * _BOX + 2) + 2 * _INT
-    group = _FLOAT * (_BOX + 1) + _INT + 8 * (2 * _BOX + 1)
+    # The bank with diagonal covariances. A slot: mean, covariance and sum of the noise,
+    # its count; visits, time of the last one, group. A (level, template): sums of the
+    # same three and of log det, two counts; its level.
+    slot = _FLOAT * (3 * _BOX + 1) + 3 * _INT
+    group = _FLOAT * (3 * _BOX + 3) + _INT
     state = loss_state + workload.slots * slot + workload.groups * group
 
     ring = 2 * (num_gpus - 1) / num_gpus

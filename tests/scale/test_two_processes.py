@@ -1,5 +1,6 @@
 """Two gloo processes through tools/train.py, against one with twice the batch."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -12,6 +13,7 @@ from mmengine.model import MMDistributedDataParallel
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 from daal_mmdet.cost_model import Workload, cost
+from daal_mmdet.covariance_bank import CovarianceBank
 from daal_mmdet.losses import DAALFocalLoss
 
 # RetinaHead divides by the positives of each process; ATSSHead by the mean over all.
@@ -195,4 +197,13 @@ def test_what_two_processes_send_is_what_the_cost_model_says(
 def test_memory_of_the_filters_is_what_the_cost_model_says():
     loss = DAALFocalLoss(num_classes=12)
     workload = Workload('tiny', 12, 0, positives=0, slots=0, groups=0)
-    assert cost(workload, 1).filter_bytes == sum(b.nbytes for b in loss.buffers())
+    of_loss = cost(workload, 1).filter_bytes
+    assert of_loss == sum(b.nbytes for b in loss.buffers())
+    bank = CovarianceBank()
+    for templates, height, width in ((3, 5, 4), (3, 2, 2), (1, 1, 1)):
+        bank.add_level(templates, height, width)
+    held = {k: v.nbytes for k, v in vars(bank).items() if isinstance(v, torch.Tensor)}
+    # A constant of the shape of one covariance.
+    del held['_unit']
+    workload = dataclasses.replace(workload, slots=len(bank), groups=7)
+    assert cost(workload, 1).filter_bytes - of_loss == sum(held.values())
