@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     for path in args.configs:
         require_file('config', path)
         name = '/'.join(Path(path).with_suffix('').parts[-2:])
-        model = MODELS.build(Config.fromfile(path).model)
+        model = MODELS.build({**Config.fromfile(path).model, '_scope_': 'mmdet'})
         try:
             workload = workload_of(
                 name, model, args.image_size, args.positives, args.step_seconds

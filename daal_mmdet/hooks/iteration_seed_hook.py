@@ -33,7 +33,9 @@ class IterationSeedHook(Hook):
     depends on; for an epoch-based loop, checkpoints at the ends of epochs, where it
     can resume; and, where worker processes augment, ``persistent_workers=False``.
     Workers that live on draw from where they are, and those of a resumed run begin
-    anew: the hook warns. (mmengine seeds new workers alike in every epoch.)
+    anew: the hook warns. (mmengine seeds new workers alike in every epoch.) Where they
+    must live on, the benchmark's ``RepeatableTrainingHook`` loads the batches that a
+    resumed run has behind it once more; a config needs one of the two hooks.
     """
 
     # Before every hook and step that draws.

@@ -118,8 +118,9 @@ def test_a_killed_training_can_go_on(path):
     checkpoint = config.default_hooks.checkpoint
     assert checkpoint.backend_args == {'backend': 'whole_file'}
     assert checkpoint.max_keep_ckpts > 1
-    assert [hook.type for hook in config.custom_hooks] == ['IterationSeedHook']
-    assert HOOKS.get('IterationSeedHook') is not None
+    hooks = [hook.type for hook in config.custom_hooks]
+    assert hooks == ['IterationSeedHook', 'CheckInvalidLossHook']
+    assert all(HOOKS.get(name) is not None for name in hooks)
     assert config.randomness.seed == 0
     assert not config.train_dataloader.get('persistent_workers', False)
 
