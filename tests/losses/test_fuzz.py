@@ -84,13 +84,15 @@ def batch(case, use_sigmoid):
         target = torch.tensor(soft, dtype=torch.float32)
     elif kind == 'quality' and use_sigmoid:
         target = (labels, torch.tensor(rng.random(N), dtype=torch.float32))
+    # Quality targets and a softmax take a weight a row.
+    entries = (N, C) if use_sigmoid and isinstance(target, torch.Tensor) else (N,)
     weight = {
         None: None,
         'ones': torch.ones(N),
         'zeros': torch.zeros(N),
         'random': torch.tensor(rng.random(N), dtype=torch.float32),
         'huge': torch.full((N,), 1e4),
-        'entries': torch.rand(N, C) if use_sigmoid else torch.ones(N),
+        'entries': torch.tensor(rng.random(entries), dtype=torch.float32),
     }[case['weight']]
     factor = case['factor']
     if case['autocast'] == torch.float16:
