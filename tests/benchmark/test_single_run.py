@@ -1,12 +1,10 @@
 import json
 
-import numpy as np
 import pytest
 import torch
 from mmdet.registry import HOOKS
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from PIL import Image
 
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
@@ -23,39 +21,10 @@ EPOCHS = dict(train_cfg=dict(max_epochs=2, val_begin=9))
 
 
 @pytest.fixture
-def config(tmp_path, request):
-    """Six small random images; augmented by one worker process."""
-    rng = np.random.default_rng(0)
-    images, boxes = [], []
-    for i in range(6):
-        pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f'{i}.png')
-        images.append({'id': i, 'file_name': f'{i}.png', 'width': 64, 'height': 64})
-        box = dict(bbox=[10, 12, 30, 20], area=600, iscrowd=0)
-        boxes.append(box | dict(id=i + 1, image_id=i, category_id=i % 3 + 1))
-    categories = [{'id': i + 1, 'name': n} for i, n in enumerate('abc')]
-    document = dict(images=images, annotations=boxes, categories=categories)
-    (tmp_path / 'data.json').write_text(json.dumps(document))
+def config(small_coco, request):
+    """Augmented by one worker process."""
     folder = request.config.rootpath / 'configs' / 'bccd'
-    config = Config.fromfile(folder / 'retinanet_mobilenetv2_daal.py')
-    data = dict(
-        data_root=f'{tmp_path}/',
-        ann_file='data.json',
-        data_prefix=dict(img=''),
-        metainfo=dict(classes=('a', 'b', 'c')),
-    )
-    file = f'{tmp_path}/data.json'
-    config.merge_from_dict(
-        dict(
-            train_dataloader=dict(batch_size=2, dataset=data),
-            val_dataloader=dict(dataset=data),
-            test_dataloader=dict(dataset=data),
-            val_evaluator=dict(ann_file=file, train_ann_file=file),
-            test_evaluator=dict(ann_file=file, train_ann_file=file),
-            default_hooks=dict(logger=dict(interval=1)),
-        )
-    )
-    return config
+    return small_coco(Config.fromfile(folder / 'retinanet_mobilenetv2_daal.py'))
 
 
 @pytest.fixture
