@@ -1,6 +1,5 @@
 import fcntl
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -78,9 +77,12 @@ def test_killed_in_the_middle_of_a_training_it_goes_on(
 
     with (tmp_path / 'console.txt').open('w') as log:
         killed = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_until((second / 'iter_2.pth').is_file, killed)
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
+        try:
+            wait_until((second / 'iter_2.pth').is_file, killed)
+        finally:
+            # SIGKILL.
+            killed.kill()
+            killed.wait()
     wait_for_lock(second / 'lock')
     assert not (second / 'result.json').exists(), 'it was not killed in the middle'
     before = folder.records_file.read_text()
