@@ -158,13 +158,14 @@ def main(argv: list[str] | None = None) -> int:
             spec = dataclasses.replace(spec, schedule=args.schedule)
         folder = MatrixFolder(args.out.resolve())
         plan = spec.plan()
+        # Of the code and data of now, whatever changes while the runs go on.
+        hashes = {run.variant: run.hash for run in plan}
         chosen = choose(plan, spec, args.variants)
         for path in args.adopt:
             print(f'{path}: {adopt_run(path, plan, folder)}')
         if not args.table_only:
             failures = run_with_bar(chosen, folder, args)
         if args.records is None:
-            hashes = {run.variant: run.hash for run in plan}
             records = select_records(folder.records(), spec, hashes)
         else:
             records = select_records(read_records(args.records), spec)

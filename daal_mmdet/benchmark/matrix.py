@@ -116,6 +116,7 @@ class Running:
         planned.mkdir(parents=True, exist_ok=True)
         run.config.dump(planned / 'config.py')
         arguments = [str(planned / 'config.py'), str(folder), '--exit-with-parent']
+        arguments += ['--hash', run.hash]
         with self.console_log.open('a') as log:
             # Its input is a pipe that ends when this process does, however that ends.
             self._process = subprocess.Popen(

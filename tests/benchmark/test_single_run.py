@@ -7,8 +7,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
+from daal_mmdet.benchmark.config_hash import config_hash
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
-from daal_mmdet.benchmark.single_run import train_and_evaluate
+from daal_mmdet.benchmark.single_run import main, train_and_evaluate
 
 ITERATIONS = dict(
     train_cfg=dict(
@@ -94,6 +95,15 @@ def test_a_truncated_checkpoint_is_passed_over(tmp_path):
     assert cut.stat().st_size == 1500
     (tmp_path / 'epoch_10.pth').write_bytes(b'')
     assert latest_whole_checkpoint(tmp_path) == tmp_path / 'epoch_9.pth'
+
+
+def test_a_run_of_another_hash_than_planned_is_refused(config, tmp_path, capsys):
+    config.dump(tmp_path / 'planned.py')
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / 'planned.py'), str(tmp_path), '--hash', 'another'])
+    expected = f'expected another, got {config_hash(config)}: code or data changed'
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / 'lock').exists()
 
 
 def test_metrics_are_sorted():
