@@ -84,6 +84,51 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
     json.dumps(whole, allow_nan=False)
 
 
+@pytest.fixture
+def batch_hook():
+    """A hook that notes the weights and the images that each iteration begins with."""
+    seen = []
+
+    @HOOKS.register_module(force=True)
+    class NoteForTest(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            weights = runner.model.backbone.conv1.conv.weight.sum().item()
+            images = torch.stack(data_batch['inputs']).sum(dim=(1, 2, 3))
+            # A loss or a head may draw any number.
+            seen.append((weights, images.tolist(), torch.rand(()).item()))
+
+    yield 'NoteForTest', seen
+    HOOKS.module_dict.pop('NoteForTest')
+
+
+def test_one_seed_gives_all_losses_the_same_start_images_and_random_numbers(
+    config, batch_hook, tmp_path
+):
+    name, seen = batch_hook
+    noted = {}
+    for loss, seed in (('DAALLoss', 0), ('GHMC', 0), ('DAALLoss', 1)):
+        made = Config(config.to_dict())
+        made.merge_from_dict(json.loads(json.dumps(ITERATIONS)))
+        made.train_cfg.max_iters = 3
+        made.randomness.seed = seed
+        made.custom_hooks = [dict(type=name)]
+        if loss == 'GHMC':
+            made.model.bbox_head.loss_cls = dict(type='GHMC', use_sigmoid=True)
+        folder = tmp_path / f'{loss}{seed}'
+        folder.mkdir()
+        train_and_evaluate(made, folder)
+        noted[loss, seed] = list(seen)
+        seen.clear()
+    daal, ghmc, other = noted.values()
+    assert len(daal) == 3
+    assert daal[0] == ghmc[0]
+    # The weights part, the images and random numbers do not.
+    assert [row[1:] for row in daal] == [row[1:] for row in ghmc]
+    assert daal[2][0] != ghmc[2][0]
+    for one, another in zip(daal, other, strict=True):
+        assert all(a != b for a, b in zip(one, another, strict=True))
+
+
 def test_a_truncated_checkpoint_is_passed_over(tmp_path):
     assert latest_whole_checkpoint(tmp_path) is None
     for epoch in (9, 10, 11):
