@@ -92,8 +92,14 @@ def check_model(config: ShippedConfig, size: int = 128, seed: int = 0) -> CheckR
                 _check(config, size, seed, result, with_box=False)
             except _Refusal as refusal:
                 result.status, result.reason, result.box = 'refused', str(refusal), ''
+            except ImportError as error:
+                result.reason, result.box = _first_line(error), ''
             except Exception as error:  # noqa: BLE001
-                result.status, result.reason, result.box = 'fails', _first_line(error), ''
+                result.status, result.reason, result.box = (
+                    'fails',
+                    _first_line(error),
+                    '',
+                )
     result.seconds = round(time.monotonic() - start, 1)
     return result
 
@@ -215,7 +221,9 @@ class _Watch:
             if not any(bool((grad != 0).any()) for grad in grads):
                 raise ValueError(f'{name}: the gradient of the logits is zero')
             parameters = self.owners[name].parameters()
-            if not any(p.grad is not None and bool((p.grad != 0).any()) for p in parameters):
+            if not any(
+                p.grad is not None and bool((p.grad != 0).any()) for p in parameters
+            ):
                 raise ValueError(f'{name}: its head has no gradient')
             balance = self.losses[name].class_balance
             if balance.num_measurements == 0:
@@ -223,7 +231,9 @@ class _Watch:
 
     def modes(self) -> list[str]:
         """How the heads call their losses."""
-        return sorted({self._mode(name) for name in self.losses if self.predictions[name]})
+        return sorted(
+            {self._mode(name) for name in self.losses if self.predictions[name]}
+        )
 
     def _mode(self, name: str) -> str:
         families = {base.__name__ for base in type(self.owners[name]).__mro__}

@@ -9,7 +9,15 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
-__all__ = ['ShippedConfig', 'choose_configs', 'families', 'load_model', 'walk']
+__all__ = [
+    'ShippedConfig',
+    'choose_configs',
+    'config_files',
+    'config_folder',
+    'families',
+    'load_model',
+    'walk',
+]
 
 # In names of configs with large backbones; others of their family are cheaper.
 _LARGE = ('101', '152', 'hourglass', 'swin', 'r2', '-l', '_l', '-x', '_x', 'w32', 'w40')
@@ -57,7 +65,7 @@ def walk(node: object) -> Iterator[tuple[dict, str]]:
 
 
 def config_folder() -> Path:
-    """mmdet's folder of configs."""
+    """Folder of the configs in the installed mmdet."""
     return Path(get_installed_path('mmdet')) / '.mim' / 'configs'
 
 
@@ -68,6 +76,11 @@ def families() -> list[str]:
         for path in config_folder().iterdir()
         if path.is_dir() and path.name not in _NO_FAMILIES
     )
+
+
+def config_files(family: str) -> list[Path]:
+    """Files of a family, cheap models first."""
+    return sorted((config_folder() / family).rglob('*.py'), key=_cost)
 
 
 def load_model(name: str) -> dict:
@@ -118,10 +131,9 @@ def choose_configs(
 
 def _read_family(family: str, on_read: Callable[[str], None]) -> list[ShippedConfig]:
     """Configs of a family, cheap ones first, those without a model left out."""
-    folder = config_folder()
     configs, problems = [], []
-    for path in sorted((folder / family).rglob('*.py'), key=_cost):
-        name = str(path.relative_to(folder))
+    for path in config_files(family):
+        name = path.relative_to(config_folder()).as_posix()
         try:
             configs.append(ShippedConfig(name, load_model(name)))
         except KeyError:

@@ -12,6 +12,7 @@ __all__ = ['shrink_model']
 
 _MAX_QUERIES = 50
 _MAX_SAMPLES = 64
+_MAX_CHANNELS = 256
 _MAX_DEPTH = 50
 _PREPROCESSOR = dict(
     type='DetDataPreprocessor',
@@ -30,7 +31,7 @@ def shrink_model(model: dict) -> dict:
     * No weights are loaded; backbones are ResNet-50 at most, which has the channels of
       deeper ones.
     * At most 50 queries, since the small images have few places to draw them from, and
-      64 samples of a head in each image.
+      64 samples of a head in each image; fully connected layers of 256 channels.
     * Images keep their size: no batch augmentation.
     * A tracker is its detector, and a teacher's config is read from mmdet's folder.
 
@@ -47,6 +48,8 @@ def shrink_model(model: dict) -> dict:
         path = config_folder().parent / teacher
         model['teacher_config'] = Config.fromfile(path)._cfg_dict.to_dict()
         model['teacher_ckpt'] = None
+    # SCNet passes the features of its fully connected layers on.
+    relayed = 'feat_relay_head' in (model.get('roi_head') or {})
     for node, key in walk(model):
         value = node[key]
         if key == 'init_cfg' and isinstance(value, Mapping):
@@ -59,10 +62,16 @@ def shrink_model(model: dict) -> dict:
             node[key] = _MAX_DEPTH if value > 53 else value
         elif key in ('num_queries', 'num_proposals') and isinstance(value, int):
             node[key] = min(value, _MAX_QUERIES)
+        elif key == 'fc_out_channels' and not relayed:
+            node[key] = min(value, _MAX_CHANNELS)
         elif key == 'sampler' and isinstance(value, Mapping) and 'num' in value:
             value['num'] = min(value['num'], _MAX_SAMPLES)
     preprocessor = model.get('data_preprocessor') or {}
-    if preprocessor.get('type') in (None, 'DetDataPreprocessor', 'TrackDataPreprocessor'):
+    if preprocessor.get('type') in (
+        None,
+        'DetDataPreprocessor',
+        'TrackDataPreprocessor',
+    ):
         model['data_preprocessor'] = dict(_PREPROCESSOR)
     preprocessor.pop('batch_augments', None)
     return model

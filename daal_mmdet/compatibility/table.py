@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import mmdet
+import mmengine
+import torch
+
 from daal_mmdet.compatibility.model_check import CheckResult
 
-__all__ = ['compatibility_page', 'count_families']
+__all__ = ['compatibility_page', 'count_families', 'versions']
 
+_TEXT = """TODO"""
 _COLUMNS = ('family', 'config', 'head', 'mode', 'DAALLoss', 'box loss', 'remark')
+
+
+def versions() -> str:
+    """What the installed packages are."""
+    return (
+        f'mmdet {mmdet.__version__}, mmengine {mmengine.__version__}, '
+        f'PyTorch {torch.__version__}'
+    )
 
 
 def count_families(results: Sequence[CheckResult]) -> tuple[int, int]:
@@ -23,15 +36,14 @@ def count_families(results: Sequence[CheckResult]) -> tuple[int, int]:
 
 
 def compatibility_page(
-    results: Sequence[CheckResult], command: str, versions: str, text: str
+    results: Sequence[CheckResult], command: str, made_with: str
 ) -> str:
     """Write the page.
 
     Args:
         results: In the order of the rows.
         command: Command that made them.
-        versions: Of what they were made with.
-        text: What stands between the heading and the table.
+        made_with: Versions of the packages.
     """
     works, families = count_families(results)
     share = f'{works / families:.0%}' if families else 'none'
@@ -40,7 +52,7 @@ def compatibility_page(
         [
             '# Which detectors work',
             '',
-            text.strip(),
+            _TEXT.strip(),
             '',
             '## The table',
             '',
@@ -48,7 +60,7 @@ def compatibility_page(
             command,
             '```',
             '',
-            f'{versions}. **{works} of {families} families ({share}) that take a '
+            f'{made_with}. **{works} of {families} families ({share}) that take a '
             'classification loss from their config work.**',
             '',
             _line(_COLUMNS),
