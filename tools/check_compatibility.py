@@ -61,10 +61,8 @@ def choose(args: argparse.Namespace) -> list[shipped_configs.ShippedConfig]:
     """Read mmdet's configs and choose those to check."""
     families = args.families or shipped_configs.families()
     total = sum(len(shipped_configs.config_files(family)) for family in families)
-    with progress_bar(total=total, desc='reading configs', unit='config') as bar:
-        return shipped_configs.choose_configs(
-            families, args.all, on_read=lambda name: bar.update()
-        )
+    with progress_bar(total=total, desc='reading configs', unit='file') as bar:
+        return shipped_configs.choose_configs(families, args.all, bar.update)
 
 
 def check(

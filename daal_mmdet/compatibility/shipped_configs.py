@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = [
 
 # In names of configs with large backbones; others of their family are cheaper.
 _LARGE = ('101', '152', 'hourglass', 'swin', 'r2', '-l', '_l', '-x', '_x', 'w32', 'w40')
+_HEAD_TYPE = re.compile(r"type='(\w*Head\w*)'")
 # Folders that hold ingredients for others.
 _NO_FAMILIES = {'_base_', 'common'}
 
@@ -95,7 +97,7 @@ def load_model(name: str) -> dict:
 def choose_configs(
     wanted: Sequence[str],
     every: bool = False,
-    on_read: Callable[[str], None] = lambda name: None,
+    on_file: Callable[[], object] = lambda: None,
 ) -> list[ShippedConfig]:
     """Choose the configs to check.
 
@@ -103,7 +105,7 @@ def choose_configs(
         wanted: Families.
         every: All configs; else one of each family, a cheap one, and one for each type
             of head that these leave out.
-        on_read: Called with the name of each config that was read.
+        on_file: Called for each file that was looked at.
 
     Returns:
         The configs, those of a family together. A family without a readable model has
@@ -115,36 +117,51 @@ def choose_configs(
     unknown = sorted(set(wanted) - set(families()))
     if unknown:
         raise ValueError(f'families: expected some of {families()}, got {unknown}')
-    found = {family: _read_family(family, on_read) for family in wanted}
-    if every:
-        return [config for configs in found.values() for config in configs]
-    chosen = [configs[0] for configs in found.values() if configs]
-    covered = {head for config in chosen for head in config.heads()}
-    for configs in found.values():
-        for config in configs[1:]:
-            if not config.heads() <= covered:
-                covered |= config.heads()
-                chosen.append(config)
-    order = list(wanted)
-    return sorted(chosen, key=lambda config: order.index(config.family))
+    chosen: dict[str, list[ShippedConfig]] = {}
+    left: dict[str, list[Path]] = {}
+    for family in wanted:
+        files = config_files(family)
+        chosen[family], left[family] = _first_readable(files, on_file)
+    covered = {
+        head for configs in chosen.values() for c in configs for head in c.heads()
+    }
+    for family, files in left.items():
+        for path in files:
+            # Reading a config runs Python, so look for new heads in its text first.
+            if every or set(_HEAD_TYPE.findall(path.read_text())) - covered:
+                config = _read(path)
+                if config is not None and (every or config.heads() - covered):
+                    covered |= config.heads()
+                    chosen[family].append(config)
+            on_file()
+    return [config for configs in chosen.values() for config in configs]
 
 
-def _read_family(family: str, on_read: Callable[[str], None]) -> list[ShippedConfig]:
-    """Configs of a family, cheap ones first, those without a model left out."""
-    configs, problems = [], []
-    for path in config_files(family):
-        name = path.relative_to(config_folder()).as_posix()
-        try:
-            configs.append(ShippedConfig(name, load_model(name)))
-        except KeyError:
-            # An ingredient for other configs.
-            continue
-        except Exception as error:  # noqa: BLE001 - a config may import anything
-            first = str(error).splitlines()[0]
-            problems.append(ShippedConfig(name, {}, f'{type(error).__name__}: {first}'))
-        finally:
-            on_read(name)
-    return configs or problems[:1]
+def _first_readable(
+    files: Sequence[Path], on_file: Callable[[], object]
+) -> tuple[list[ShippedConfig], list[Path]]:
+    """The first config with a model, or else with a problem, and the files after it."""
+    problem = []
+    for number, path in enumerate(files):
+        config = _read(path)
+        on_file()
+        if config is not None and not config.problem:
+            return [config], list(files[number + 1 :])
+        if config is not None and not problem:
+            problem = [config]
+    return problem, []
+
+
+def _read(path: Path) -> ShippedConfig | None:
+    """Read a config; None for one without a model, an ingredient for others."""
+    name = path.relative_to(config_folder()).as_posix()
+    try:
+        return ShippedConfig(name, load_model(name))
+    except KeyError:
+        return None
+    except Exception as error:  # noqa: BLE001 - a config may import anything
+        first = str(error).splitlines()[0]
+        return ShippedConfig(name, {}, f'{type(error).__name__}: {first}')
 
 
 def _cost(path: Path) -> tuple[int, int, str]:

@@ -11,7 +11,7 @@ from daal_mmdet.compatibility.shipped_configs import config_folder, walk
 __all__ = ['shrink_model']
 
 _MAX_QUERIES = 50
-_MAX_SAMPLES = 64
+_MAX_SAMPLES = 16
 _MAX_CHANNELS = 256
 _MAX_DEPTH = 50
 _PREPROCESSOR = dict(
@@ -31,7 +31,7 @@ def shrink_model(model: dict) -> dict:
     * No weights are loaded; backbones are ResNet-50 at most, which has the channels of
       deeper ones.
     * At most 50 queries, since the small images have few places to draw them from, and
-      64 samples of a head in each image; fully connected layers of 256 channels.
+      16 samples of a head in each image; fully connected layers of 256 channels.
     * Images keep their size: no batch augmentation.
     * A tracker is its detector, and a teacher's config is read from mmdet's folder.
 

@@ -9,6 +9,7 @@ import mmengine
 import torch
 
 from daal_mmdet.compatibility.model_check import CheckResult
+from daal_mmdet.compatibility.page_text import TEXT
 
 __all__ = ['compatibility_page', 'count_families', 'versions']
 
@@ -52,7 +53,7 @@ def compatibility_page(
         [
             '# Which detectors work',
             '',
-            _TEXT.strip(),
+            TEXT.strip(),
             '',
             '## The table',
             '',
