@@ -12,7 +12,7 @@ from torch import Tensor
 from daal_mmdet.losses.adaptive_composition import AdaptiveComposition
 from daal_mmdet.losses.bnm_loss import NORMALIZATIONS, batch_nuclear_norm_loss
 from daal_mmdet.losses.class_balance import ClassBalance
-from daal_mmdet.losses.targets import Targets, parse_targets
+from daal_mmdet.losses.targets import parse_targets
 from daal_mmdet.losses.task_term import TaskTerm
 from daal_mmdet.losses.validation import check_choice, check_number
 from daal_mmdet.nuclear_norm import METHODS
