@@ -62,7 +62,8 @@ class CSRNet(BaseModel):
             type='Normal', layer='Conv2d', std=0.01
         ),
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        # Built here so that no default scope is needed to find it.
+        super().__init__(MODELS.build(data_preprocessor), init_cfg)
         self.frontend = VGGFrontEnd(width, frontend_init_cfg)
         layers: list[nn.Module] = []
         before = self.frontend.out_channels

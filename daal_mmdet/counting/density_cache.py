@@ -67,7 +67,8 @@ def _load(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     if not path.is_file():
         return None
     try:
-        density: np.ndarray = np.load(path, allow_pickle=False)
+        # Mapped: a crop reads only what it needs.
+        density: np.ndarray = np.load(path, mmap_mode='r', allow_pickle=False)
     except (ValueError, EOFError, OSError):
         return None
     return density if density.shape == shape else None

@@ -1,0 +1,1 @@
+"""Pictures of crowds: image, density map, count."""
