@@ -1,1 +1,0 @@
-"""Pictures of crowds: image, density map, count."""
