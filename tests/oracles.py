@@ -517,7 +517,7 @@ def head_sigmas(points, beta, neighbors, alone, smallest):
 
 
 def density_map(points, sigmas, height, width, truncate=4.0):
-    """Sum of Gaussians, each cut off at a square and of sum 1 in the image, by loops."""
+    """Gaussians, each cut off at a square and of sum 1 in the image, by loops."""
     total = np.zeros((height, width))
     for (x, y), sigma in zip(points, sigmas, strict=True):
         own = np.zeros((height, width))

@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from PIL import Image, UnidentifiedImageError
 
-from daal_mmdet.counting.points import inside_image
+from daal_mmdet.counting.points import move_inside
 
 __all__ = ['CrowdDataset']
 
@@ -22,8 +22,9 @@ class CrowdDataset(BaseDataset):
 
     An item, before the pipeline, holds ``img_path``, ``img_id`` (the name of the file
     without its ending), ``height``, ``width`` and ``gt_points``, (n, 2) float64, with
-    pixel centres at whole numbers. Points outside the image are left out, with a
-    warning that names the file: nobody can see those heads.
+    pixel centres at whole numbers. Points up to a pixel outside the image are moved
+    onto its border, those further away left out, with a warning that names the file:
+    nobody can see those heads.
 
     A subclass lists the files in :meth:`list_files` and names the function that reads
     the points in :attr:`read_points`.
@@ -74,16 +75,16 @@ class CrowdDataset(BaseDataset):
         for image, annotation in _choose(files, self._indices_option):
             width, height = _image_size(image)
             points = type(self).read_points(annotation)
-            inside = inside_image(points, height, width)
-            if not inside.all():
-                dropped[annotation.name] = int((~inside).sum())
+            kept = move_inside(points, height, width)
+            if len(kept) < len(points):
+                dropped[annotation.name] = len(points) - len(kept)
             items.append(
                 dict(
                     img_path=str(image),
                     img_id=image.stem,
                     height=height,
                     width=width,
-                    gt_points=points[inside],
+                    gt_points=kept,
                 )
             )
         if dropped:

@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-__all__ = ['inside_image', 'read_shanghaitech_points', 'read_ucf_cc_50_points']
+__all__ = [
+    'inside_image',
+    'move_inside',
+    'read_shanghaitech_points',
+    'read_ucf_cc_50_points',
+]
 
 
 def read_shanghaitech_points(path: str | Path) -> np.ndarray:
@@ -39,6 +44,31 @@ def inside_image(points: np.ndarray, height: int, width: int) -> np.ndarray:
     """Which points, (n, 2), lie on a pixel of the image: (n,) bool."""
     x, y = points[:, 0], points[:, 1]
     return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+
+
+def move_inside(
+    points: np.ndarray, height: int, width: int, slack: float = 1.0
+) -> np.ndarray:
+    """Move points that lie just outside the image onto its border, drop the others.
+
+    Both published sets have heads at the edge that were clicked a fraction of a pixel
+    outside it, and UCF_CC_50 has one hundreds of pixels away.
+
+    Args:
+        points: (n, 2), x and y; pixel centres are at whole numbers.
+        height: Of the image, > 0.
+        width: Of the image, > 0.
+        slack: How far outside a point may lie to be kept, in pixels, >= 0.
+
+    Returns:
+        The kept points, (m, 2), all inside.
+    """
+    lowest, highest = np.array([-0.5, -0.5]), np.array([width, height]) - 0.5
+    near = (points >= lowest - slack) & (points < highest + slack)
+    kept: np.ndarray = np.clip(
+        points[near.all(axis=1)], lowest, np.nextafter(highest, -np.inf)
+    )
+    return kept
 
 
 def _read(
