@@ -9,11 +9,19 @@ import mmengine
 import torch
 
 from daal_mmdet.compatibility.model_check import CheckResult
-from daal_mmdet.compatibility.page_text import TEXT
 
 __all__ = ['compatibility_page', 'count_families', 'versions']
 
 _TEXT = """TODO"""
+_TEXT = """
+Each config that mmdet ships is given the losses of this package and trained for three
+iterations on random images: with boxes, without any, and with boxes in a late epoch. It
+*works* if every loss is finite, the logits and the head get a gradient that is not
+zero, and the filters of every `DAALLoss` that was trained have moved. Weights are not
+loaded, images are small, queries and samples few; a tracker is checked by its detector.
+[detectors.md](detectors.md) tells what to write for each kind of head, what the modes
+mean, and what is refused.
+"""
 _COLUMNS = ('family', 'config', 'head', 'mode', 'DAALLoss', 'box loss', 'remark')
 
 
@@ -53,7 +61,7 @@ def compatibility_page(
         [
             '# Which detectors work',
             '',
-            TEXT.strip(),
+            _TEXT.strip(),
             '',
             '## The table',
             '',
