@@ -118,8 +118,11 @@ def peak_memory(function: Callable[[], object], device: str = 'cpu') -> int:
 
 
 def pair_row(ours: Measurement, peer: Measurement) -> list[str]:
-    """Cells of :data:`PAIR_HEADER`; the ratio of the medians, and in brackets the
-    quartiles of the ratios of single rounds."""
+    """Cells of :data:`PAIR_HEADER`.
+
+    The time ratio is that of the medians, and in brackets the quartiles of the ratios
+    of single rounds.
+    """
     ratios = [a / b for a, b in zip(ours.seconds, peer.seconds, strict=True)]
     spread = ''
     if len(ratios) > 1:
@@ -150,7 +153,7 @@ def machine(device: str = 'cpu') -> str:
         name = torch.cuda.get_device_name()
     elif cpuinfo.exists():
         lines = cpuinfo.read_text().splitlines()
-        models = [line.split(': ')[1] for line in lines if line.startswith('model name')]
+        models = [line.split(': ')[1] for line in lines if 'model name' in line]
         name = models[0] if models else name
     threads = f', {torch.get_num_threads()} threads' if device == 'cpu' else ''
     return (
