@@ -35,7 +35,10 @@ class LoadImageOrSkip(LoadImageFromFile):
 
     Args:
         max_skipped: Files to pass over in one process, >= 0.
-        **kwargs: The arguments of ``LoadImageFromFile``.
+        to_float32: As in ``LoadImageFromFile``, like the others below.
+        color_type: The channels.
+        imdecode_backend: What decodes.
+        backend_args: Where the files are.
 
     Raises:
         ValueError: If ``max_skipped`` is negative.
@@ -43,8 +46,17 @@ class LoadImageOrSkip(LoadImageFromFile):
             it.
     """
 
-    def __init__(self, max_skipped: int = 100, **kwargs: object) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        max_skipped: int = 100,
+        to_float32: bool = False,
+        color_type: str = 'color',
+        imdecode_backend: str = 'cv2',
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__(
+            to_float32, color_type, imdecode_backend, backend_args=backend_args
+        )
         if max_skipped < 0:
             raise ValueError(f'max_skipped: expected a value >= 0, got {max_skipped}')
         self.max_skipped = max_skipped

@@ -6,6 +6,8 @@ import pytest
 from mmdet.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
+import daal_mmdet  # noqa: F401 - registers LoadImageOrSkip
+
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
 
 

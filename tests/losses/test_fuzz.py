@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
 
+from daal_mmdet.covariance_bank import CovarianceBank
 from daal_mmdet.losses import DAALLoss, UncertaintyAwareSmoothL1
 
 EXAMPLES = int(os.environ.get('FUZZ', 60))
@@ -195,6 +196,30 @@ def test_box_loss_is_finite(rows, scale, beta, autocast, seed):
     assert torch.isfinite(value)
     value.backward()
     assert torch.isfinite(pred.grad).all()
+
+
+@pytest.mark.parametrize('covariance', ['diag', 'full'])
+@pytest.mark.parametrize('noise', [None, 0.5])
+def test_bank_stays_finite_over_thousands_of_random_iterations(covariance, noise):
+    rng = np.random.default_rng(0)
+    bank = CovarianceBank(covariance, measurement_noise=noise)
+    for level in ((3, 4, 5), (3, 2, 2), (1, 1, 1)):
+        bank.add_level(*level)
+    everywhere = torch.arange(len(bank))
+    for k in range(max(EXAMPLES, 150)):
+        rows = int(rng.integers(0, 40))
+        slots = torch.from_numpy(rng.integers(0, len(bank), rows))
+        scale = rng.choice([0.0, 1e-6, 1.0, 1e3, 6e4])
+        residuals = torch.tensor(scale * rng.normal(size=(rows, 4))).float()
+        if k % 50 == 49 and rows:
+            residuals[0, 0] = rng.choice([np.nan, np.inf])
+        bank.step(slots, residuals)
+        for key, value in bank.state_dict().items():
+            if isinstance(value, torch.Tensor):
+                assert torch.isfinite(value.float()).all(), (k, key)
+        assert torch.isfinite(bank.log_det(everywhere)).all(), k
+    assert bank.iterations == k + 1
+    assert bank.visits.sum() > 1000
 
 
 @fuzz

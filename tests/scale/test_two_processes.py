@@ -9,10 +9,12 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
-from daal_mmdet.cost_model import Workload, cost
+from daal_mmdet.cost_model import Workload, cost, workload_of
 from daal_mmdet.covariance_bank import CovarianceBank
 from daal_mmdet.losses import DAALFocalLoss
 
@@ -155,27 +157,17 @@ def test_what_two_processes_send_is_what_the_cost_model_says(
 
     iterations = 4
     state = torch.load(tmp_path / 'work' / 'epoch_2.pth', weights_only=False)
-    weights = [
-        value
-        for key, value in state['state_dict'].items()
-        if not key.startswith('bbox_head.loss')
-        and not key.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
-        and not key.startswith('data_preprocessor')
-    ]
+    model = MODELS.build(Config.fromfile(config).model)
+    workload = workload_of('tiny', model, image_size=(64, 64))
     (bank,) = state['kalman_covariance'].values()
+    assert workload.slots == len(bank['visits'])
+    assert workload.groups == len(bank['_group_count'])
     gathered = sent('covariance_tracker', 'all_gather')
     # Three an iteration: how many residuals, slots, residuals.
     assert len(gathered) == 3 * iterations
     for number, slots, residuals in zip(*[iter(gathered)] * 3, strict=True):
         positives = slots // 8
-        workload = Workload(
-            name='tiny',
-            num_classes=12,
-            num_parameters=sum(w.numel() for w in weights),
-            positives=positives,
-            slots=len(bank['visits']),
-            groups=4,
-        )
+        workload = dataclasses.replace(workload, positives=positives)
         predicted = cost(workload, num_gpus=2)
         assert number + slots + residuals == predicted.residual_bytes
     # One an iteration, for the iteration before it.
@@ -184,19 +176,20 @@ def test_what_two_processes_send_is_what_the_cost_model_says(
     assert len(loss) in (iterations - 1, iterations)
     gradients = sent('gradients', 'all_reduce')
     assert sum(gradients) == iterations * predicted.gradient_bytes
-    # Sum and number of the weights, in double precision, for their mean.
+    # Sum and number of the weights of each level, in double precision.
     assert sent('covariance_weighting', 'all_reduce') == (
         [predicted.weight_bytes] * iterations
     )
     print(
         f'\nbytes an iteration: gradients {sum(gradients) // iterations}, DAALLoss '
-        f'{loss[0]}, residuals {sum(gathered) / iterations:.0f}'
+        f'{loss[0]}, residuals {sum(gathered) / iterations:.0f}, weights '
+        f'{predicted.weight_bytes}'
     )
 
 
 def test_memory_of_the_filters_is_what_the_cost_model_says():
     loss = DAALFocalLoss(num_classes=12)
-    workload = Workload('tiny', 12, 0, positives=0, slots=0, groups=0)
+    workload = Workload('tiny', 12, 0, positives=0, slots=0, groups=0, levels=0)
     of_loss = cost(workload, 1).filter_bytes
     assert of_loss == sum(b.nbytes for b in loss.buffers())
     bank = CovarianceBank()
