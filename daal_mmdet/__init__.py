@@ -17,20 +17,24 @@ except ImportError as error:
     ) from error
 
 from daal_mmdet import (
+    counting,
     datasets,
     evaluation,
     forecasting,
     hooks,
     losses,
+    visualization,
     whole_file_backend,
 )
 
 __all__ = [
     '__version__',
+    'counting',
     'datasets',
     'evaluation',
     'forecasting',
     'hooks',
     'losses',
+    'visualization',
     'whole_file_backend',
 ]

@@ -585,3 +585,63 @@ def equalized_focal(logits, labels, ratio, gamma, scale, alpha):
             loss[i, j] = -factor * log_pt
             grad[i, j] = sign * factor * (focus * pt * log_pt - miss)
     return loss, grad
+
+
+# --- crowd counting -------------------------------------------------------------------
+def head_sigmas(points, beta, neighbors, alone, smallest):
+    """Standard deviation of each head from all pairwise distances."""
+    points = np.asarray(points, dtype=np.float64)
+    sigmas = []
+    for i, p in enumerate(points):
+        others = sorted(
+            np.hypot(*(p - q)) for j, q in enumerate(points) if j != i
+        )[:neighbors]
+        sigma = beta * sum(others) / len(others) if others else alone
+        sigmas.append(max(sigma, smallest))
+    return np.array(sigmas)
+
+
+def density_map(points, sigmas, height, width, truncate=4.0):
+    """Gaussians, each cut off at a square and of sum 1 in the image, by loops."""
+    total = np.zeros((height, width))
+    for (x, y), sigma in zip(points, sigmas, strict=True):
+        own = np.zeros((height, width))
+        for row in range(height):
+            for column in range(width):
+                dx, dy = abs(column - x), abs(row - y)
+                # The pixel that holds the head counts however small sigma is.
+                near_x = dx <= truncate * sigma or column == round(x)
+                near_y = dy <= truncate * sigma or row == round(y)
+                if near_x and near_y:
+                    own[row, column] = np.exp(-(dx**2 + dy**2) / (2 * sigma**2))
+        total += own / own.sum()
+    return total
+
+
+def density_nuclear_norm_loss(maps, shapes, kind, min_norm):
+    """Mean over maps, each cut to its shape, with numpy's SVD."""
+    values = []
+    for density, (rows, columns) in zip(maps, shapes, strict=True):
+        D = np.asarray(density, dtype=np.float64)[:rows, :columns]
+        norm = np.linalg.svd(D, compute_uv=False).sum()
+        if kind == 'raw':
+            values.append(-norm)
+            continue
+        frobenius = np.sqrt((D**2).sum())
+        if frobenius == 0:
+            values.append(0.0)
+            continue
+        ratio = norm / (np.sqrt(min(rows, columns)) * frobenius)
+        values.append(min(1.0, frobenius / min_norm) * (1 - ratio))
+    return np.mean(values)
+
+
+def count_errors(predicted, truth):
+    """MAE, RMSE and bias, by a loop."""
+    n = len(truth)
+    errors = [float(p) - float(t) for p, t in zip(predicted, truth, strict=True)]
+    return {
+        'MAE': sum(abs(e) for e in errors) / n,
+        'RMSE': (sum(e * e for e in errors) / n) ** 0.5,
+        'bias': sum(errors) / n,
+    }

@@ -48,13 +48,19 @@ class PlannedRun:
         return schedule_length(self.config)
 
     @property
+    def pretrained(self) -> Path | None:
+        """Weights that the backbone starts from; None from scratch."""
+        start = (self.config.model.get('backbone') or {}).get('init_cfg') or {}
+        is_file = start.get('type') == 'Pretrained'
+        return Path(start['checkpoint']) if is_file else None
+
+    @property
     def setting(self) -> str:
         """Schedule and start of the training, in words."""
         key, length = self.length
-        start = (self.config.model.get('backbone') or {}).get('init_cfg') or {}
-        words = 'from scratch'
-        if start.get('type') == 'Pretrained':
-            words = f'backbone {Path(start["checkpoint"]).name}'
+        words = (
+            f'backbone {self.pretrained.name}' if self.pretrained else 'from scratch'
+        )
         return f'{length} {key.removeprefix("max_")}, {words}'
 
     @property

@@ -217,6 +217,10 @@ def _notes(runs: Mapping[str, Mapping[int, dict]], spec: BenchmarkSpec) -> list[
         known = sorted({record[key] for record in every if record.get(key)})
         if len(known) > 1:
             notes.append(f'- The runs differ in {what}: {", ".join(known)}.')
+    adopted = [f'{r["variant"]}, seed {r["seed"]}' for r in every if 'adopted' in r]
+    if 0 < len(adopted) < len(every):
+        # Their iterations drew other random numbers than those of their pairs.
+        notes.append(f'- Trained outside the benchmark: {"; ".join(adopted)}.')
     return notes
 
 

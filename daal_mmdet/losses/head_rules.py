@@ -14,8 +14,8 @@ _HEAT_MAP = (
     'class each; keep GaussianFocalLoss'
 )
 _OWN_LOSS = (
-    'computes its classification loss itself and never calls loss_cls, so that the '
-    'loss would do nothing'
+    'computes its classification loss itself and never calls loss_cls, so that '
+    'DAALLoss would do nothing'
 )
 _TEXT = (
     'scores the tokens of a text, which mean other classes in each image, so that no '

@@ -10,11 +10,11 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 __all__ = ['PlacedModule', 'distinct_name', 'path_in_model', 'root_of']
 
-# Owner of each PlacedModule and of each module that holds one, and its name there.
+# Owner of every module and its name there. All of them, since heads are put into lists
+# that are part of the model already.
 _owners: weakref.WeakKeyDictionary[nn.Module, tuple[weakref.ref[nn.Module], str]] = (
     weakref.WeakKeyDictionary()
 )
-_holders: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 class PlacedModule(nn.Module):
@@ -82,10 +82,8 @@ def _climb(module: nn.Module) -> tuple[nn.Module, list[str]]:
 def _note(owner: nn.Module, name: str, module: nn.Module | None) -> None:
     if isinstance(module, PlacedModule):
         module.placed(owner, name)
-    elif module is None or module not in _holders:
-        return
-    _owners[module] = weakref.ref(owner), name
-    _holders.add(owner)
+    if module is not None:
+        _owners[module] = weakref.ref(owner), name
 
 
 register_module_module_registration_hook(_note)

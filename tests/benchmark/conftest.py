@@ -34,8 +34,8 @@ variants = {
 # notes in a file that tells how often it was done; a result follows from the config.
 TRAINER = """
 import fcntl, json, os, pathlib, sys, threading, time, zlib
-config, folder, flag = sys.argv[1:]
-assert flag == '--exit-with-parent'
+config, folder, *flags, _ = sys.argv[1:]
+assert flags == ['--exit-with-parent', '--hash']
 def wait():
     while os.read(0, 1):
         continue
