@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import time
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,7 +148,8 @@ def _check(
         model = MODELS.build(ConfigDict(model_config))
     except (TypeError, ValueError) as error:
         if any(loss in str(error) for loss in ('DAALLoss', 'loss_cls')):
-            raise _Refusal(_first_line(error)) from error
+            text = str(error) if isinstance(error, ValueError) else _first_line(error)
+            raise _Refusal(text) from error
         raise
     if not any(isinstance(module, DAALLoss) for module in model.modules()):
         raise _Refusal('its head takes no classification loss from the config')
@@ -290,5 +292,8 @@ def _box_reason(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f'{type(error).__name__}: {text[0] if text else ""}'
+    text = str(error).strip()
+    if not text:
+        # An assertion of mmdet that says nothing; show it.
+        text = traceback.extract_tb(error.__traceback__)[-1].line or ''
+    return f'{type(error).__name__}: {text.splitlines()[0] if text else ""}'

@@ -57,11 +57,11 @@ class ShippedConfig:
 
 
 def walk(node: object) -> Iterator[tuple[dict, str]]:
-    """All (dict, key) within nested dicts and lists, in their order."""
+    """All (dict, key) within nested dicts and lists; keys may be changed or deleted."""
     if isinstance(node, Mapping):
         for key in list(node):
             yield node, str(key)
-            yield from walk(node[key])
+            yield from walk(node.get(key))
     elif isinstance(node, list | tuple):
         for item in node:
             yield from walk(item)
