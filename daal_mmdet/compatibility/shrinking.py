@@ -28,8 +28,8 @@ _PREPROCESSOR = dict(
 def shrink_model(model: dict) -> dict:
     """Shrink a model's config, in place.
 
-    * No weights are loaded, so batch norm has no statistics to be frozen with; backbones
-      are ResNet-50 at most, which has the channels of deeper ones.
+    * No weights are loaded, so batch norm has no statistics to be frozen with.
+    * Backbones are ResNet-50 at most, which has the channels of deeper ones.
     * At most 50 queries, since the small images have few places to draw them from, and
       16 samples of a head in each image; fully connected layers of 256 channels.
     * Images keep their size: no batch augmentation.
@@ -41,7 +41,7 @@ def shrink_model(model: dict) -> dict:
     Returns:
         The model, or the detector in it.
     """
-    if isinstance(model.get('detector'), Mapping):
+    if 'type' in (model.get('detector') or {}):
         model = model['detector']
     teacher = model.get('teacher_config')
     if isinstance(teacher, str):
@@ -73,6 +73,6 @@ def shrink_model(model: dict) -> dict:
         'DetDataPreprocessor',
         'TrackDataPreprocessor',
     ):
-        model['data_preprocessor'] = dict(_PREPROCESSOR)
+        preprocessor = model['data_preprocessor'] = dict(_PREPROCESSOR)
     preprocessor.pop('batch_augments', None)
     return model
