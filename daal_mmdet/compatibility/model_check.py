@@ -112,6 +112,8 @@ def _attempt(config: ShippedConfig, size: int, seed: int, result: CheckResult) -
             _check(config, size, seed, result, with_box)
         except _Refusal as refusal:
             result.status, result.reason, result.box = 'refused', str(refusal), ''
+        except ImportError as error:
+            result.status, result.reason = 'not checked', _first_line(error)
         except Exception as error:  # noqa: BLE001 - any failure is a row of the table
             result.status, result.reason = 'fails', _first_line(error)
             if with_box:

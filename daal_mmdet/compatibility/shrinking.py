@@ -68,10 +68,10 @@ def shrink_model(model: dict) -> dict:
         elif key == 'sampler' and isinstance(value, Mapping) and 'num' in value:
             value['num'] = min(value['num'], _MAX_SAMPLES)
     preprocessor = model.get('data_preprocessor') or {}
-    if preprocessor.get('type') in (
+    # A detector of another library has no preprocessor of mmdet's.
+    if 'detector' not in model and preprocessor.get('type') in (
         None,
         'DetDataPreprocessor',
-        'TrackDataPreprocessor',
     ):
         preprocessor = model['data_preprocessor'] = dict(_PREPROCESSOR)
     preprocessor.pop('batch_augments', None)

@@ -127,24 +127,38 @@ def test_a_box_loss_that_fails_does_not_hide_the_class_loss(monkeypatch):
     assert result.box == 'RuntimeError: the box loss broke'
 
 
-@pytest.mark.parametrize(
-    'error',
-    [
-        ImportError('please install detectron2'),
-        RuntimeError('carafe_forward_impl: implementation for device cpu not found.'),
-    ],
-)
-def test_a_model_that_fails_with_its_own_losses_is_not_checked(monkeypatch, error):
+def raises(error):
     def broken(*args):
         raise error
 
-    monkeypatch.setattr(model_check, '_train_step', broken)
+    return broken
+
+
+def test_a_model_that_fails_with_its_own_losses_is_not_checked(monkeypatch):
+    error = RuntimeError('carafe: implementation for device cpu not found.')
+    monkeypatch.setattr(model_check, '_train_step', raises(error))
     result = check(SMALL)
     assert result.status == 'not checked'
     assert result.reason == (
-        f'fails with its own losses too: {type(error).__name__}: {error}'
+        'fails with its own losses too: RuntimeError: carafe: implementation for '
+        'device cpu not found.'
     )
     assert result.box == ''
+
+
+def test_a_model_whose_package_is_missing_is_not_checked(monkeypatch):
+    error = ImportError('please install detectron2')
+    monkeypatch.setattr(model_check.MODELS, 'build', raises(error))
+    result = check(SMALL, (96, 128))
+    assert result.status == 'not checked'
+    assert result.reason == 'ImportError: please install detectron2'
+
+
+def test_an_assertion_without_words_is_shown(monkeypatch):
+    monkeypatch.setattr(model_check, '_connect', raises(AssertionError()))
+    result = check(SMALL)
+    assert result.status == 'works'
+    assert result.box == 'AssertionError: raise error'
 
 
 def test_small_images_may_be_too_small(monkeypatch):
