@@ -60,6 +60,8 @@ setup(
         'openmmlab': ['mmcv>=2.0.0', 'mmengine>=0.10.0', 'mmdet>=3.0.0'],
         'forecasting': ['statsmodels'],
         'lvis': ['lvis'],
+        # For mmdet's PAA and LAD, so that tools/check_compatibility.py can train them.
+        'compatibility': ['scikit-learn'],
         'test': TEST,
         'dev': [*TEST, 'mypy>=1.8', 'ruff>=0.9'],
     },

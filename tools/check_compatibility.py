@@ -26,6 +26,8 @@ with contextlib.redirect_stdout(io.StringIO()):
     from daal_mmdet.progress import progress_bar
     from daal_mmdet.run_records import append_record, read_records
 
+_MAX_ATTEMPTS = 3
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -68,19 +70,41 @@ def choose(args: argparse.Namespace) -> list[shipped_configs.ShippedConfig]:
 def check(
     configs: list[shipped_configs.ShippedConfig], args: argparse.Namespace
 ) -> list[CheckResult]:
-    """Check what has no record yet; return the results of all, in their order."""
+    """Check what has no record yet; return the results of all, by family.
+
+    A family whose config can't be checked (for lack of a package or a GPU) has another
+    one checked too.
+    """
     args.records.parent.mkdir(parents=True, exist_ok=True)
     known = {r['config']: CheckResult(**r) for r in read_records(args.records)}
-    missing = [config for config in configs if config.name not in known]
     bar = progress_bar(total=len(configs), desc='checking', unit='config')
-    with bar, warnings.catch_warnings():
-        bar.update(len(configs) - len(missing))
-        for result in run_checks(missing, args.jobs, args.time_limit):
-            known[result.config] = result
-            append_record(args.records, dataclasses.asdict(result))
-            bar.set_postfix_str(f'{result.config}: {result.status}', refresh=False)
-            bar.update()
-    return [known[config.name] for config in configs]
+    results: dict[str, CheckResult] = {}
+    with bar:
+        for attempt in range(_MAX_ATTEMPTS):
+            missing = [config for config in configs if config.name not in known]
+            bar.update(len(configs) - len(missing))
+            for result in run_checks(missing, args.jobs, args.time_limit):
+                known[result.config] = result
+                append_record(args.records, dataclasses.asdict(result))
+                bar.set_postfix_str(f'{result.config}: {result.status}', refresh=False)
+                bar.update()
+            results |= {config.name: known[config.name] for config in configs}
+            if attempt == _MAX_ATTEMPTS - 1 or args.all:
+                break
+            configs = spare_configs(results)
+            bar.total += len(configs)
+    return sorted(results.values(), key=lambda result: result.config.split('/')[0])
+
+
+def spare_configs(
+    results: dict[str, CheckResult],
+) -> list[shipped_configs.ShippedConfig]:
+    """Another config of each family of which none could be checked."""
+    family = {name: name.split('/')[0] for name in results}
+    checked = {family[n] for n, r in results.items() if r.status != 'not checked'}
+    unchecked = sorted(set(family.values()) - checked)
+    spares = [shipped_configs.next_config(name, results) for name in unchecked]
+    return [config for config in spares if config is not None]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import time
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,8 +37,6 @@ _NUM_BOXES = 3
 # TOOD changes its classification loss after some epochs.
 _LATE_EPOCH = 1000
 _MAX_STEPS = 3
-# What mmcv says of operations that it has for GPUs only.
-_NO_CPU = 'implementation for device cpu not found'
 _NO_ADAPTER = re.compile(r'box loss of (\w+) belong')
 _QUERY_HEADS = {'DETRHead', 'DIIHead', 'MaskFormerHead'}
 
@@ -71,39 +70,70 @@ class _Refusal(Exception):
     """The model can't be built with the losses."""
 
 
-def check_model(config: ShippedConfig, size: int = 96, seed: int = 0) -> CheckResult:
+def check_model(
+    config: ShippedConfig, sizes: Sequence[int] = (96, 384), seed: int = 0
+) -> CheckResult:
     """Train a config's model for a few iterations with the losses of this package.
 
     The first batch has boxes, the second none, the third some, in a late epoch; a
     fourth follows if a loss was called in the third alone. It works if every loss is
     finite, the logits get a gradient, and the filters of every ``DAALLoss`` that was
-    trained have moved. If that fails with the box losses, it is tried without them.
+    trained have moved. If that fails with the box losses, it is tried without them, and
+    if it fails again, on larger images. A model that fails with its own losses too, for
+    lack of a package or a GPU, says nothing about ours and counts as not checked.
 
     Args:
         config: The config.
-        size: Side of the images in pixels.
+        sizes: Sides of the images in pixels, to be tried in this order.
         seed: Seed of weights and images.
     """
     start = time.monotonic()
     result = CheckResult(config.name, 'not checked', config.problem)
     if not config.problem:
         init_default_scope('mmdet')
-        try:
-            _check(config, size, seed, result, with_box=True)
-        except Exception as error:  # noqa: BLE001 - any failure is a row of the table
-            result.box = _box_reason(error)
-            try:
-                _check(config, size, seed, result, with_box=False)
-            except _Refusal as refusal:
-                result.status, result.reason, result.box = 'refused', str(refusal), ''
-            except ImportError as error:
-                result.reason, result.box = _first_line(error), ''
-            except Exception as error:  # noqa: BLE001
-                needs_gpu = _NO_CPU in str(error)
-                result.status = 'not checked' if needs_gpu else 'fails'
-                result.reason, result.box = _first_line(error), ''
+        for size in sizes:
+            _attempt(config, size, seed, result)
+            if result.status != 'fails':
+                break
+        else:
+            problem = _own_problem(config, sizes[-1], seed)
+            if problem:
+                result.status = 'not checked'
+                result.reason = f'fails with its own losses too: {problem}'
     result.seconds = round(time.monotonic() - start, 1)
     return result
+
+
+def _attempt(config: ShippedConfig, size: int, seed: int, result: CheckResult) -> None:
+    """Check with the box losses, or else without."""
+    result.box = ''
+    for with_box in (True, False):
+        try:
+            _check(config, size, seed, result, with_box)
+        except _Refusal as refusal:
+            result.status, result.reason, result.box = 'refused', str(refusal), ''
+        except ImportError as error:
+            result.status, result.reason = 'not checked', _first_line(error)
+        except Exception as error:  # noqa: BLE001 - any failure is a row of the table
+            result.status, result.reason = 'fails', _first_line(error)
+            if with_box:
+                result.box = _box_reason(error)
+                continue
+            result.box = ''
+        return
+
+
+def _own_problem(config: ShippedConfig, size: int, seed: int) -> str:
+    """Why the model does not train with its own losses; '' if it does."""
+    model_config = shrink_model(copy.deepcopy(dict(config.model)))
+    try:
+        torch.manual_seed(seed)
+        model = MODELS.build(ConfigDict(model_config)).train()
+        rng = np.random.default_rng(seed)
+        _train_step(model, random_batch(model_config, size, _NUM_BOXES, rng), 0)
+    except Exception as error:  # noqa: BLE001
+        return _first_line(error)
+    return ''
 
 
 def _check(
@@ -120,7 +150,8 @@ def _check(
         model = MODELS.build(ConfigDict(model_config))
     except (TypeError, ValueError) as error:
         if any(loss in str(error) for loss in ('DAALLoss', 'loss_cls')):
-            raise _Refusal(_first_line(error)) from error
+            text = str(error) if isinstance(error, ValueError) else _first_line(error)
+            raise _Refusal(text) from error
         raise
     if not any(isinstance(module, DAALLoss) for module in model.modules()):
         raise _Refusal('its head takes no classification loss from the config')
@@ -263,5 +294,8 @@ def _box_reason(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f'{type(error).__name__}: {text[0] if text else ""}'
+    text = str(error).strip()
+    if not text:
+        # An assertion of mmdet that says nothing; show it.
+        text = traceback.extract_tb(error.__traceback__)[-1].line or ''
+    return f'{type(error).__name__}: {text.splitlines()[0] if text else ""}'

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
+from mmdet.structures import DetDataSample, TrackDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
 
@@ -32,7 +32,8 @@ def random_batch(
     """A batch of two images as a data loader would give it.
 
     Each sample has boxes, masks if the model trains some, a semantic map of the image's
-    size (an eighth of it for a fused semantic head) and proposals around the boxes.
+    size (an eighth of it for a fused semantic head) and proposals around the boxes. A
+    model with a ``track_head`` gets the images as the frames of one video.
 
     Args:
         model: Config of the model.
@@ -48,6 +49,13 @@ def random_batch(
         image = rng.integers(0, 256, (3, size, size), dtype=np.uint8)
         inputs.append(torch.from_numpy(image))
         samples.append(_random_sample(model, size, num_boxes, rng))
+    if 'track_head' in model:
+        for sample in samples:
+            sample.gt_instances.instances_ids = torch.arange(num_boxes)
+        frames = list(range(_NUM_IMAGES))
+        metainfo = dict(key_frames_inds=frames[:1], ref_frames_inds=frames[1:])
+        video = TrackDataSample(video_data_samples=samples, metainfo=metainfo)
+        inputs, samples = [torch.stack(inputs)], [video]
     return {'inputs': inputs, 'data_samples': samples}
 
 

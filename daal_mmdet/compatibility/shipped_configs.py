@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ __all__ = [
     'config_folder',
     'families',
     'load_model',
+    'next_config',
     'walk',
 ]
 
@@ -56,11 +57,11 @@ class ShippedConfig:
 
 
 def walk(node: object) -> Iterator[tuple[dict, str]]:
-    """All (dict, key) within nested dicts and lists, in their order."""
+    """All (dict, key) within nested dicts and lists; keys may be changed or deleted."""
     if isinstance(node, Mapping):
         for key in list(node):
             yield node, str(key)
-            yield from walk(node[key])
+            yield from walk(node.get(key))
     elif isinstance(node, list | tuple):
         for item in node:
             yield from walk(item)
@@ -135,6 +136,18 @@ def choose_configs(
                     chosen[family].append(config)
             on_file()
     return [config for configs in chosen.values() for config in configs]
+
+
+def next_config(family: str, tried: Collection[str]) -> ShippedConfig | None:
+    """The cheapest readable config of a family that was not tried; None if all were."""
+    folder = config_folder()
+    left = [
+        path
+        for path in config_files(family)
+        if path.relative_to(folder).as_posix() not in tried
+    ]
+    configs, _ = _first_readable(left, lambda: None)
+    return configs[0] if configs and not configs[0].problem else None
 
 
 def _first_readable(

@@ -1,7 +1,5 @@
 """The check itself, on one small config for each mode."""
 
-import copy
-
 import pytest
 import torch
 from mmengine.logging import MessageHub
@@ -21,12 +19,8 @@ def _own_hubs():
         MessageHub._instance_dict.pop(name)
 
 
-def check(name, **changes):
-    model = copy.deepcopy(load_model(name))
-    model['bbox_head'] = {**model.get('bbox_head', {}), **changes} or None
-    if not model['bbox_head']:
-        del model['bbox_head']
-    return check_model(ShippedConfig(name, model))
+def check(name, sizes=(96,)):
+    return check_model(ShippedConfig(name, load_model(name)), sizes)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +80,7 @@ def test_refused_when_the_model_is_built(name, configured, reason):
 
 
 def test_losses_that_start_later_are_checked_too():
-    result = check('tood/tood_r50_fpn_1x_coco.py', in_channels=256)
+    result = check('tood/tood_r50_fpn_1x_coco.py')
     assert result.modes == ['quality-focal', 'sigmoid']
     assert result.status == 'works'
 
@@ -113,7 +107,7 @@ def test_a_loss_that_is_not_finite_fails(monkeypatch):
     )
     result = check(SMALL)
     assert result.status == 'fails'
-    assert 'loss_cls is inf in iteration 0' in result.reason
+    assert 'loss is inf in iteration 0' in result.reason
 
 
 def test_filters_that_stand_still_fail(monkeypatch):
@@ -133,24 +127,52 @@ def test_a_box_loss_that_fails_does_not_hide_the_class_loss(monkeypatch):
     assert result.box == 'RuntimeError: the box loss broke'
 
 
-def test_what_is_not_installed_is_not_checked(monkeypatch):
-    def missing(*args):
-        raise ImportError('please install detectron2')
+def raises(error):
+    def broken(*args):
+        raise error
 
-    monkeypatch.setattr(model_check.MODELS, 'build', missing)
+    return broken
+
+
+def test_a_model_that_fails_with_its_own_losses_is_not_checked(monkeypatch):
+    error = RuntimeError('carafe: implementation for device cpu not found.')
+    monkeypatch.setattr(model_check, '_train_step', raises(error))
     result = check(SMALL)
+    assert result.status == 'not checked'
+    assert result.reason == (
+        'fails with its own losses too: RuntimeError: carafe: implementation for '
+        'device cpu not found.'
+    )
+    assert result.box == ''
+
+
+def test_a_model_whose_package_is_missing_is_not_checked(monkeypatch):
+    error = ImportError('please install detectron2')
+    monkeypatch.setattr(model_check.MODELS, 'build', raises(error))
+    result = check(SMALL, (96, 128))
     assert result.status == 'not checked'
     assert result.reason == 'ImportError: please install detectron2'
 
 
-def test_operations_without_a_cpu_version_are_not_checked(monkeypatch):
-    def no_cpu(*args):
-        raise RuntimeError(
-            'carafe_forward_impl: implementation for device cpu not found.'
-        )
+def test_an_assertion_without_words_is_shown(monkeypatch):
+    monkeypatch.setattr(model_check, '_connect', raises(AssertionError()))
+    result = check(SMALL)
+    assert result.status == 'works'
+    assert result.box == 'AssertionError: raise error'
 
-    monkeypatch.setattr(model_check, '_train_step', no_cpu)
-    assert check(SMALL).status == 'not checked'
+
+def test_small_images_may_be_too_small(monkeypatch):
+    sizes, batch = [], model_check.random_batch
+
+    def picky(model, size, *args):
+        sizes.append(size)
+        if size < 128:
+            raise RuntimeError('input image is smaller than kernel')
+        return batch(model, size, *args)
+
+    monkeypatch.setattr(model_check, 'random_batch', picky)
+    assert check(SMALL, (96, 128)).status == 'works'
+    assert sizes[:3] == [96, 96, 128]
 
 
 def test_a_config_that_can_not_be_read_keeps_its_problem():

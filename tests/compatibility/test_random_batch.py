@@ -64,3 +64,14 @@ def test_without_boxes_and_the_same_for_the_same_seed():
     )
     assert torch.equal(first['inputs'][1], second['inputs'][1])
     assert not torch.equal(first['inputs'][0], first['inputs'][1])
+
+
+def test_a_tracking_head_gets_a_video():
+    model = {'track_head': {'num_classes': 3, 'loss_mask': {}}}
+    batch = random_batch(model, SIZE, 2, np.random.default_rng(0))
+    assert [frames.shape for frames in batch['inputs']] == [(2, 3, SIZE, SIZE)]
+    (video,) = batch['data_samples']
+    assert len(video.video_data_samples) == 2
+    for sample in video.video_data_samples:
+        assert sample.gt_instances.instances_ids.tolist() == [0, 1]
+        assert len(sample.gt_instances.masks) == 2

@@ -45,6 +45,27 @@ def test_page_records_and_what_is_known_is_not_checked_again(checked, tmp_path, 
     assert checked[-1].startswith('gfl/')
 
 
+def test_a_family_that_can_not_be_checked_gets_another_config(
+    monkeypatch, tmp_path, capsys
+):
+    rounds = []
+
+    def run_checks(configs, jobs, time_limit):
+        rounds.append([config.name for config in configs])
+        for config in configs:
+            first = len(rounds) == 1 and config.family == 'carafe'
+            yield CheckResult(config.name, 'not checked' if first else 'works')
+
+    monkeypatch.setattr(tool, 'run_checks', run_checks)
+    assert tool.main(arguments(tmp_path, 'carafe', 'atss')) == 0
+    assert [len(names) for names in rounds] == [2, 1, 0]
+    assert rounds[1][0].startswith('carafe/')
+    assert rounds[1][0] not in rounds[0]
+    rows = (tmp_path / 'docs' / 'page.md').read_text().split('| --- ')[-1]
+    assert rows.count('| carafe | ') == 2
+    assert '2 of 2 families' in capsys.readouterr().out
+
+
 def test_failures_are_told_and_the_exit_code_says_so(monkeypatch, tmp_path, capsys):
     def run_checks(configs, jobs, time_limit):
         for config in configs:
