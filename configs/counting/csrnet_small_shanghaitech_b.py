@@ -5,7 +5,6 @@ _base_ = [
     '../_base_/schedules/crowd_small.py',
 ]
 train_dataloader = dict(
-    batch_size=2,
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type='InfiniteSampler', shuffle=True),

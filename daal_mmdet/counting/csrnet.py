@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
+from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
@@ -36,6 +37,8 @@ class CSRNet(BaseModel):
 
     Args:
         width: Factor of all numbers of channels but the last, > 0; 1 is CSRNet.
+        norm_cfg: Normalisation behind each 3 x 3 convolution, ``dict(type='BN')``; None,
+            as published, for none. It makes training from scratch much faster.
         loss: Config of the loss, called as ``loss(maps, targets, mask)`` with three
             (B, H', W') tensors.
         frontend_init_cfg: See :class:`~daal_mmdet.counting.vgg_front_end.VGGFrontEnd`,
@@ -53,6 +56,7 @@ class CSRNet(BaseModel):
     def __init__(
         self,
         width: float = 1.0,
+        norm_cfg: dict | None = None,
         loss: dict = dict(type='CountingLoss'),  # noqa: B006 - read, never changed
         frontend_init_cfg: dict | None = None,
         data_preprocessor: dict = dict(  # noqa: B006
@@ -64,12 +68,14 @@ class CSRNet(BaseModel):
     ) -> None:
         # Built here so that no default scope is needed to find it.
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
-        self.frontend = VGGFrontEnd(width, frontend_init_cfg)
+        self.frontend = VGGFrontEnd(width, norm_cfg, frontend_init_cfg)
         layers: list[nn.Module] = []
         before = self.frontend.out_channels
         for channels in _BACK_END:
             after = max(1, round(channels * width))
             layers.append(nn.Conv2d(before, after, 3, padding=2, dilation=2))
+            if norm_cfg is not None:
+                layers.append(build_norm_layer(norm_cfg, after)[1])
             layers.append(nn.ReLU(inplace=True))
             before = after
         self.backend = nn.Sequential(*layers)

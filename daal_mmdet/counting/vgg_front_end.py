@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn as nn
+from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule, update_init_info
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
@@ -23,10 +23,13 @@ class VGGFrontEnd(BaseModule):
 
     (K. Simonyan, A. Zisserman, "Very deep convolutional networks for large-scale image
     recognition", ICLR 2015, configuration D.) The layers stand in ``features`` at the
-    places they have in torchvision's ``vgg16``, so that its weights fit key by key.
+    places they have in torchvision's ``vgg16``, and with batch norm in its
+    ``vgg16_bn``, so that those weights fit key by key.
 
     Args:
         width: Factor of all numbers of channels, > 0; 1 is VGG-16.
+        norm_cfg: Normalisation behind each convolution, ``dict(type='BN')``; None, as
+            in VGG-16, for none.
         init_cfg: None, an initialiser of MMEngine, or ``dict(type='Pretrained',
             checkpoint=...)`` with a VGG-16 in torchvision's layout:
             ``'torchvision://vgg16'`` (needs torchvision and a network), a URL, or a
@@ -39,7 +42,12 @@ class VGGFrontEnd(BaseModule):
             can't be had.
     """
 
-    def __init__(self, width: float = 1.0, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        width: float = 1.0,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         check_number('width', width, above=0)
         super().__init__(init_cfg=init_cfg)
         layers: list[nn.Module] = []
@@ -49,7 +57,10 @@ class VGGFrontEnd(BaseModule):
                 layers.append(nn.MaxPool2d(2))
                 continue
             after = max(1, round(channels * width))
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True)]
+            layers.append(nn.Conv2d(before, after, 3, padding=1))
+            if norm_cfg is not None:
+                layers.append(build_norm_layer(norm_cfg, after)[1])
+            layers.append(nn.ReLU(inplace=True))
             before = after
         self.width = width
         self.features = nn.Sequential(*layers)
@@ -84,18 +95,18 @@ class VGGFrontEnd(BaseModule):
                 'frontend_init_cfg out to train from scratch'
             ) from error
         given = loaded.get('state_dict', loaded)
-        for name, parameter in self.named_parameters():
-            if name not in given:
+        own = self.state_dict()
+        for name, value in own.items():
+            # Checkpoints from before PyTorch 0.4.1 have no counter.
+            if name not in given and not name.endswith('num_batches_tracked'):
                 raise RuntimeError(
                     f'init_cfg: {checkpoint!r} lacks {name!r}; expected a VGG-16 in '
                     f"torchvision's layout, found {list(given)[:3]}..."
                 )
-            if given[name].shape != parameter.shape:
+            if name in given and given[name].shape != value.shape:
                 raise RuntimeError(
                     f'init_cfg: {name!r} in {checkpoint!r} has shape '
                     f'{tuple(given[name].shape)}, the front end of '
-                    f'width={self.width} needs {tuple(parameter.shape)}'
+                    f'width={self.width} needs {tuple(value.shape)}'
                 )
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                parameter.copy_(given[name])
+        self.load_state_dict({name: given.get(name, own[name]) for name in own})

@@ -16,7 +16,6 @@ train_pipeline = [
 small_train_pipeline = [
     dict(type='LoadImageFromFile'),
     load_density,
-    dict(type='RandomCrowdScale', scale_range=(0.8, 1.2)),
     dict(type='RandomCrowdCrop', crop_size=256),
     dict(type='RandomCrowdFlip', prob=0.5),
     dict(type='PackCrowdInputs'),
