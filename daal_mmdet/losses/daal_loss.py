@@ -12,20 +12,15 @@ from torch import Tensor, nn
 from daal_mmdet.losses.adaptive_proportion import AdaptiveProportion
 from daal_mmdet.losses.bnm_loss import NORMALIZATIONS, batch_nuclear_norm_loss
 from daal_mmdet.losses.class_balance import ClassBalance, check_options
-from daal_mmdet.losses.head_rules import FULL_CALL, CallKind, HeadRules, rules_of
+from daal_mmdet.losses.head_aware_loss import HeadAwareLoss
+from daal_mmdet.losses.head_rules import FULL_CALL, CallKind
 from daal_mmdet.losses.iteration_scalars import (
     IterationScalars,
     check_prefix,
     current_iteration,
 )
 from daal_mmdet.losses.placement import distinct_name
-from daal_mmdet.losses.sigmoid_classifier import SigmoidClassifierLoss
-from daal_mmdet.losses.targets import (
-    Targets,
-    count_classes,
-    flatten_rows,
-    parse_targets,
-)
+from daal_mmdet.losses.targets import Targets, flatten_rows, parse_targets
 from daal_mmdet.losses.task_term import TaskTerm
 from daal_mmdet.losses.validation import check_choice, check_flag, check_number
 from daal_mmdet.nuclear_norm import METHODS
@@ -38,7 +33,7 @@ _TASK, _BNM, _CALLS, _BAD = range(4)
 
 
 @MODELS.register_module()
-class DAALLoss(SigmoidClassifierLoss):
+class DAALLoss(HeadAwareLoss):
     """Classification loss that adapts to imbalance while it trains.
 
     ::
@@ -68,7 +63,7 @@ class DAALLoss(SigmoidClassifierLoss):
     An *iteration* runs from one value of ``MessageHub``'s ``'iter'`` to the next,
     however often a head calls its loss within it; with no runner each call is one. The
     filters step once an iteration, on sums over its calls and over all ranks; every
-    rank must call the loss in every iteration. Calls in eval mode, without gradients,
+    rank must run the head in every iteration. Calls in eval mode, without gradients,
     or with ``reduction_override='none'`` (a sampler's) use the filters but do not feed
     them. ``reduction='none'`` in the config leaves L_bnm out, which belongs to no row.
     An iteration with a non-finite loss leaves the filters as they were. Heads that see
@@ -216,19 +211,26 @@ class DAALLoss(SigmoidClassifierLoss):
         self.register_buffer('pending', self._zero_sums())
         self.register_buffer('calls_per_iteration', torch.ones(()))
         self.log_prefix = log_prefix
-        self.rules = HeadRules()
         self._iteration: int | None = None
         self._calls = 0
         self._scalars: IterationScalars | None = None
 
     def placed(self, owner: nn.Module, name: str) -> None:
-        """Learn from the head that builds this loss; see :func:`rules_of`."""
-        self.rules = rules_of(owner, name, self.use_sigmoid, self.num_classes)
-        self.set_custom(self.rules.custom_channels and self.use_sigmoid)
-        self.num_classes = self.rules.num_classes
+        """Learn from the head that builds this loss, and make room for its classes."""
+        super().placed(owner, name)
         if self.class_balance is not None and self.num_classes is not None:
             self.class_balance.reserve(self.num_classes)
             self.pending = self._zero_sums()
+
+    def before_head(self, head: nn.Module, inputs: tuple) -> None:
+        """End the iteration before, also where the head will not call the loss.
+
+        YOLOX does not without positives; other ranks that do would wait for this one.
+        """
+        iteration = current_iteration()
+        trains = self.training and torch.is_grad_enabled()
+        if trains and iteration is not None and self.num_classes is not None:
+            self._begin_iteration(iteration, self.num_classes)
 
     def forward(
         self,
@@ -266,7 +268,9 @@ class DAALLoss(SigmoidClassifierLoss):
         if reduction_override is not None:
             check_choice('reduction_override', reduction_override, REDUCTIONS)
             reduction = reduction_override
-        C = self._count_classes(pred)
+        C = self.count_classes(pred)
+        if self.class_balance is not None:
+            self.class_balance.check_room(C)
         leading = pred.shape[:-1]
         if pred.dim() > 2:
             pred, target = flatten_rows(pred, target)
@@ -282,9 +286,8 @@ class DAALLoss(SigmoidClassifierLoss):
         rows_asked = reduction == 'none' and reduction_override is not None
         feeds = self.training and torch.is_grad_enabled() and not rows_asked
         iteration = current_iteration()
-        if feeds and iteration != self._iteration:
-            self._end_iteration(C)
-            self._iteration = iteration
+        if feeds:
+            self._begin_iteration(iteration, C)
         kind = self.rules.kind_of_call(self._calls) if feeds else FULL_CALL
         balance = None
         if self.class_balance is not None and kind.balances:
@@ -318,25 +321,6 @@ class DAALLoss(SigmoidClassifierLoss):
             return self.bnm_weight
         return self.bnm_weight * self.proportion.proportion
 
-    def _count_classes(self, pred: Tensor) -> int:
-        """C, after checking that ``pred`` has a fitting number of columns."""
-        C = count_classes(pred, self.use_sigmoid)
-        if self.num_classes is not None and self.num_classes != C:
-            raise ValueError(
-                f'num_classes: the loss holds {self.num_classes} classes but pred of '
-                f'shape {tuple(pred.shape)} has {C} with use_sigmoid={self.use_sigmoid}'
-            )
-        if self.class_balance is not None:
-            capacity = len(self.class_balance.share)
-            if capacity < C:
-                raise ValueError(
-                    f'num_classes: pred of shape {tuple(pred.shape)} has {C} classes, '
-                    f'more than the {capacity} a loss holds unless told; write '
-                    f'num_classes={C} in its config'
-                )
-        self.num_classes = C
-        return C
-
     @torch.no_grad()
     def _gather(
         self, task: Tensor, bnm: Tensor | None, targets: Targets, kind: CallKind
@@ -359,6 +343,11 @@ class DAALLoss(SigmoidClassifierLoss):
         if self.class_balance is not None and kind.counts:
             counts = torch.nan_to_num(targets.class_counts(), nan=0.0)
             self.pending[: len(counts)].add_(counts)
+
+    def _begin_iteration(self, iteration: int | None, num_classes: int) -> None:
+        if iteration != self._iteration:
+            self._end_iteration(num_classes)
+            self._iteration = iteration
 
     @torch.no_grad()
     def _end_iteration(self, num_classes: int) -> None:
