@@ -16,6 +16,25 @@ except ImportError as error:
         'forks) or "daal_mmdet[openmmlab]" (the originals)'
     ) from error
 
-from daal_mmdet import evaluation, forecasting, hooks, losses
+from daal_mmdet import (
+    counting,
+    datasets,
+    evaluation,
+    forecasting,
+    hooks,
+    losses,
+    visualization,
+    whole_file_backend,
+)
 
-__all__ = ['__version__', 'evaluation', 'forecasting', 'hooks', 'losses']
+__all__ = [
+    '__version__',
+    'counting',
+    'datasets',
+    'evaluation',
+    'forecasting',
+    'hooks',
+    'losses',
+    'visualization',
+    'whole_file_backend',
+]

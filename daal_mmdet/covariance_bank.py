@@ -13,19 +13,21 @@ result of n measurements with noise R, one after the other. Q is added when the 
 measured, not while it waits.
 
 A slot that waits forgets instead what is its own. After m iterations without a residual
-its state is, with the state of its (level, template) g, the mean of the slots of g that
-were measured lately::
+its state is, with the state of its (level, template) g::
 
     x_g + f^m (x - x_g)       P_g + f^m (P - P_g)       f = forgetting
 
 so one that was never measured is g, and a small data set, which measures a cell a few
-times in all, is described by its levels and templates.
+times in all, is described by its levels and templates. The state of g is the mean of
+its slots as they were measured, each weighted by f^m; its level counts as one slot
+more. So a template that is seldom measured is like the others of its level, not like
+the prior, which counts as one slot of the level in the first iteration.
 
 R is estimated from the residuals *after* the update, e = z_i - x, since
-E[e e^T] = R - P for any number of measurements: the mean of e e^T + P over the last
-iterations, which stays positive definite (compare S. Akhlaghi et al., IEEE PES General
-Meeting 2017, eq. 13). A (level, template) has an estimate R_g of its own and each slot
-shrinks towards it, with ``noise_prior`` as the number of measurements R_g counts for::
+E[e e^T] = R - P for any number of measurements: the mean of e e^T + P, weighted by f^m,
+which stays positive definite (compare S. Akhlaghi et al., IEEE PES General Meeting
+2017, eq. 13). The estimate R_g of a (level, template) shrinks towards that of its
+level, and that of a slot towards R_g; these count for ``noise_prior`` measurements::
 
     R = (noise_prior R_g + sum of the slot's e e^T + P) / (noise_prior + their number)
 
@@ -46,6 +48,10 @@ __all__ = ['COVARIANCES', 'CovarianceBank']
 COVARIANCES = ('diag', 'full')
 # Variance below which a residual is taken for exact; keeps log det P finite.
 _NOISE_FLOOR = 1e-10
+# Smallest eigenvalue of a full R, over its largest variance: the sum of a few squares
+# is singular, and in float32 rounding would make it indefinite.
+_RELATIVE_FLOOR = 1e-6
+_SMALLEST_SHARE = 1e-20
 
 
 class CovarianceBank:
@@ -56,10 +62,9 @@ class CovarianceBank:
         process_noise: Q = process_noise I, >= 0, in squared residuals.
         measurement_noise: Fixed R = measurement_noise I, > 0; None estimates it.
         initial_variance: Prior P and first R, > 0, in squared residuals.
-        forgetting: f in (0, 1]; what an iteration leaves of the memory of a slot, and
-            one with residuals of that of a (level, template).
-        noise_prior: Measurements that the R of the (level, template) counts for in the
-            R of a slot, >= 0; inf gives all its slots the same R.
+        forgetting: f in (0, 1]; what an iteration leaves of what was measured before.
+        noise_prior: Measurements, > 0, that the R of a level counts for in that of its
+            templates, and this in that of a slot; inf gives a level one R.
         size: Numbers in a residual.
         device: Where the filters live.
 
@@ -146,9 +151,6 @@ class CovarianceBank:
             self._extend(name, count)
         for name in _GROUP_STATE:
             self._extend(name, templates)
-        # The prior R counts as one measurement and is forgotten like one.
-        self._group_noise_sum[groups:] = self.initial_variance * self._unit
-        self._group_noise_count[groups:] = 1.0
         self.levels.append(sizes)
         return len(self.levels) - 1
 
@@ -200,12 +202,12 @@ class CovarianceBank:
         Returns:
             x, (M, size), and P, (M, size) or (M, size, size).
         """
-        group = self._group[slots]
         own = self._memory(slots)
-        count = self._group_count[group]
+        group = self._group[slots]
+        count = self._group_count
+        mean = self._shrunk(self._group_mean_sum, count, 1.0, 0.0)[group]
         prior = self.initial_variance * self._unit
-        mean = _quotient(self._group_mean_sum[group], count, count.new_zeros(()))
-        covariance = _quotient(self._group_covariance_sum[group], count, prior)
+        covariance = self._shrunk(self._group_covariance_sum, count, 1.0, prior)[group]
         return (
             mean + _over(own, mean) * (self.mean[slots] - mean),
             covariance + _over(own, covariance) * (self.covariance[slots] - covariance),
@@ -216,20 +218,27 @@ class CovarianceBank:
         if self.measurement_noise is not None:
             noise = self.measurement_noise * self._unit
             return noise.expand(len(slots), *self._unit.shape)
-        group = self._group[slots]
-        count = self._group_noise_count[group]
-        noise = _quotient(self._group_noise_sum[group], count, self._unit)
+        noise = self._shrunk(
+            self._group_noise_sum,
+            self._group_noise_count,
+            self.noise_prior,
+            self.initial_variance * self._unit,
+        )[self._group[slots]]
         if self.noise_prior != float('inf'):
             own = self._memory(slots)
-            noise = _quotient(
-                self.noise_prior * noise + _over(own, noise) * self._noise_sum[slots],
-                self.noise_prior + own * self._noise_count[slots],
-                noise,
+            total = (
+                self.noise_prior * noise + _over(own, noise) * self._noise_sum[slots]
             )
-        return noise + _NOISE_FLOOR * self._unit
+            number = self.noise_prior + own * self._noise_count[slots]
+            noise = total / _over(number, total)
+        floor = _NOISE_FLOOR
+        if self.kind == 'full':
+            largest = noise.diagonal(dim1=-2, dim2=-1).amax(dim=-1)
+            floor = floor + _RELATIVE_FLOOR * _over(largest, noise)
+        return noise + floor * self._unit
 
     def mean_log_det(self) -> Tensor:
-        """Mean of log det P over the slots of each level measured lately.
+        """Mean of log det P over the slots of each level as they were measured lately.
 
         Returns:
             (levels,); NaN where nothing was measured yet.
@@ -250,11 +259,6 @@ class CovarianceBank:
         """
         finite = residuals.isfinite().all(dim=1)
         slots, residuals = slots[finite], residuals[finite].float()
-        if len(slots):
-            self._update(slots, residuals)
-        self.iterations += 1
-
-    def _update(self, slots: Tensor, residuals: Tensor) -> None:
         slots, row, count = slots.unique(return_inverse=True, return_counts=True)
         x, P = self.estimate(slots)
         z = torch.zeros_like(x).index_add_(0, row, residuals) / count[:, None]
@@ -270,26 +274,36 @@ class CovarianceBank:
         squares = e.square() if self.kind == 'diag' else e[:, :, None] * e[:, None, :]
         noise = torch.zeros_like(P).index_add_(0, row, squares + P[row])
         self._remember(slots, x, P, noise, count)
+        self.iterations += 1
 
     def state_dict(self) -> dict:
         """All that :meth:`load_state_dict` needs to go on bit by bit."""
         tensors = {name: getattr(self, name) for name in _SLOT_STATE + _GROUP_STATE}
         return {
-            'covariance_kind': self.kind,
+            'options': {
+                'covariance': self.kind,
+                'process_noise': self.process_noise,
+                'measurement_noise': self.measurement_noise,
+                'initial_variance': self.initial_variance,
+                'forgetting': self.forgetting,
+                'noise_prior': self.noise_prior,
+                'size': self.size,
+            },
             'levels': list(self.levels),
             'iterations': self.iterations,
             **tensors,
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Take over a saved state; the options stay this bank's own.
+        """Take over a saved state; the options stay those of this bank.
 
         Raises:
             ValueError: If the state is one of another kind of covariance.
         """
-        if state['covariance_kind'] != self.kind:
+        kind = state['options']['covariance']
+        if kind != self.kind:
             raise ValueError(
-                f'covariance: the saved filters are {state["covariance_kind"]!r}, '
+                f'covariance: the saved filters are {kind!r}, '
                 f'these are {self.kind!r}; resume with the same setting'
             )
         self.levels, self._group = [], self._group[:0]
@@ -321,7 +335,7 @@ class CovarianceBank:
         self.visits[slots] += count
         # Measured in the step that ends now.
         self._measured_at[slots] = self.iterations + 1
-        group, member = self._group[slots].unique(return_inverse=True)
+        group = self._group[slots]
         for name, value in (
             ('_group_noise_sum', noise),
             ('_group_noise_count', count.float()),
@@ -330,10 +344,30 @@ class CovarianceBank:
             ('_group_log_det_sum', self._determinant(P)),
             ('_group_count', torch.ones_like(count, dtype=torch.float32)),
         ):
-            remembered = getattr(self, name)
-            new = value.new_zeros(len(group), *value.shape[1:])
-            new.index_add_(0, member, value)
-            remembered[group] = self.forgetting * remembered[group] + new
+            getattr(self, name).mul_(self.forgetting).index_add_(0, group, value)
+
+    def _shrunk(
+        self, total: Tensor, count: Tensor, strength: float, prior: Tensor | float
+    ) -> Tensor:
+        """Mean of every (level, template), drawn to that of its level.
+
+        Args:
+            total: Sums over what a (level, template) has measured.
+            count: Number of terms.
+            strength: Number of terms that the level counts for.
+            prior: Counts as one term of each level, forgotten like one.
+        """
+        level = self._level_of_group
+        # Above 0, for levels that have waited for thousands of iterations.
+        weight = max(self.forgetting**self.iterations, _SMALLEST_SHARE)
+        level_total = self._zeros(len(self.levels), *total.shape[1:]) + weight * prior
+        level_count = self._zeros(len(self.levels)) + weight
+        level_total.index_add_(0, level, total)
+        level_count.index_add_(0, level, count)
+        mean = (level_total / _over(level_count, total))[level]
+        if strength == float('inf'):
+            return mean
+        return (strength * mean + total) / _over(strength + count, total)
 
     def _determinant(self, P: Tensor) -> Tensor:
         """Logarithm of the determinant; P is positive definite."""
@@ -371,9 +405,3 @@ _GROUP_STATE = (
 def _over(factor: Tensor, like: Tensor) -> Tensor:
     """(M,) with as many dimensions as ``like``."""
     return factor.view(-1, *[1] * (like.dim() - 1))
-
-
-def _quotient(total: Tensor, count: Tensor, otherwise: Tensor) -> Tensor:
-    """Divide each row by its count; ``otherwise`` where that is 0."""
-    count = _over(count, total)
-    return torch.where(count > 0, total / count, otherwise)

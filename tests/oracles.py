@@ -358,26 +358,122 @@ def forecast_errors(forecast, target, train, lag):
     }
 
 
+def _box_iou(a, b):
+    """IoU of two (x, y, w, h) boxes."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / (a[2] * a[3] + b[2] * b[3] - both)
+
+
+def _interpolated_ap(hits, num_truth):
+    """AP at 101 recalls, as NumPy spaces them, of ranked hits (True, False)."""
+    points, true = [], 0
+    for rank, hit in enumerate(hits, start=1):
+        true += hit
+        points.append((true / num_truth, true / rank))
+    total = 0.0
+    for recall in np.linspace(0, 1, 101):
+        reached = [p for r, p in points if r >= recall]
+        total += max(reached, default=0.0)
+    return total / 101
+
+
+def lvis_average_precision(document, detections, mode, classes=None, limit=10000):
+    """Box AP over IoU 0.50:0.95 by loops, in one of three ways, -1 without truth.
+
+    ``mode``: 'standard' (300 strongest detections an image, mean over classes),
+    'fixed' (``limit`` strongest a class instead), 'pool' (as 'fixed', but one ranking
+    of all classes). ``classes``: category ids to average over or pool; None for all.
+    """
+    if classes is None:
+        classes = [c['id'] for c in document['categories']]
+    kept = []
+    key = 'image_id' if mode == 'standard' else 'category_id'
+    most = 300 if mode == 'standard' else limit
+    for value in {d[key] for d in detections}:
+        same = [d for d in detections if d[key] == value]
+        kept += sorted(same, key=lambda d: -d['score'])[:most]
+
+    thresholds = [0.5 + 0.05 * k for k in range(10)]
+    of_class = []
+    for threshold in thresholds:
+        aps, pool, pool_truth = [], [], 0
+        for c in classes:
+            ranked, truth = _match_class(document, kept, c, threshold)
+            pool, pool_truth = pool + ranked, pool_truth + truth
+            if truth:
+                hits = [h for _, h in sorted(ranked, key=lambda r: -r[0])]
+                aps.append(_interpolated_ap(hits, truth))
+        if mode == 'pool' and pool_truth:
+            hits = [h for _, h in sorted(pool, key=lambda r: -r[0])]
+            aps = [_interpolated_ap(hits, pool_truth)]
+        of_class += aps
+    return sum(of_class) / len(of_class) if of_class else -1.0
+
+
+def _match_class(document, detections, category, threshold):
+    """(score, hit) of each detection of a class that counts, and the boxes to find."""
+    ranked, truth = [], 0
+    for image in document['images']:
+        boxes = [
+            a['bbox']
+            for a in document['annotations']
+            if (a['image_id'], a['category_id']) == (image['id'], category)
+        ]
+        truth += len(boxes)
+        if not boxes and category not in image['neg_category_ids']:
+            continue
+        free = set(range(len(boxes)))
+        found = [
+            d
+            for d in detections
+            if (d['image_id'], d['category_id']) == (image['id'], category)
+        ]
+        for d in sorted(found, key=lambda d: -d['score']):
+            overlaps = [(_box_iou(d['bbox'], boxes[k]), k) for k in free]
+            best = max(overlaps, default=(0.0, -1))
+            if best[0] >= threshold - 1e-12:
+                free.remove(best[1])
+                ranked.append((d['score'], True))
+            elif category not in image['not_exhaustive_category_ids']:
+                ranked.append((d['score'], False))
+    return ranked, truth
+
+
 # --- box losses and their filters -----------------------------------------------------
 class ResidualFilters:
     """Filters of slots in matrices, one measurement after the other, in plain loops."""
 
-    def __init__(self, group_of, full, q, r, p0, forgetting, prior, n=4):
-        self.group_of, self.full, self.n = group_of, full, n
+    def __init__(self, group_of, level_of, full, q, r, p0, forgetting, prior, n=4):
+        self.group_of, self.level_of, self.full, self.n = group_of, level_of, full, n
         self.q, self.r, self.p0 = q * np.eye(n), r, p0 * np.eye(n)
         self.forgetting, self.prior = forgetting, prior
         self.time = 0
-        # Of each slot: x, P, time, and the noise with its number; of each group the
-        # history of what its iterations have added.
+        # Of each slot: x, P, time, and the noise with its number; of each group all
+        # that it has measured.
         self.slots = {}
         self.history = {g: [] for g in set(group_of)}
 
-    def forgetful_sum(self, terms):
-        """Sum in which each later term has made the earlier ones smaller."""
-        return sum(
-            self.forgetting ** (len(terms) - 1 - i) * term
-            for i, term in enumerate(terms)
-        )
+    def mean_of(self, groups, terms, other, strength):
+        """Mean over what groups have measured, and of ``other`` as so many terms."""
+        total, count = strength * other, strength
+        for group in groups:
+            for measured in self.history[group]:
+                share = self.forgetting ** (self.time - measured['time'])
+                total = total + share * measured[terms[0]]
+                count = count + share * measured[terms[1]]
+        return total / count
+
+    def group_mean(self, group, terms, prior, strength):
+        """Mean of a group with that of its level, and of this with the prior."""
+        groups = [g for g in self.history if self.level_of[g] == self.level_of[group]]
+        level = self.mean_of(groups, terms, prior, self.forgetting**self.time)
+        if np.isinf(strength):
+            return level
+        return self.mean_of([group], terms, level, strength)
 
     def own_share(self, slot):
         """How much of a slot is its own."""
@@ -387,12 +483,9 @@ class ResidualFilters:
 
     def state(self, slot):
         """x and P of a slot."""
-        x, P = np.zeros(self.n), self.p0
-        history = self.history[self.group_of[slot]]
-        if history:
-            number = self.forgetful_sum([len(members) for members in history])
-            x = self.forgetful_sum([sum(m['x'] for m in ms) for ms in history]) / number
-            P = self.forgetful_sum([sum(m['P'] for m in ms) for ms in history]) / number
+        group = self.group_of[slot]
+        x = self.group_mean(group, ('x', 'one'), np.zeros(self.n), 1.0)
+        P = self.group_mean(group, ('P', 'one'), self.p0, 1.0)
         share = self.own_share(slot)
         if share:
             x = (1 - share) * x + share * self.slots[slot]['x']
@@ -403,21 +496,16 @@ class ResidualFilters:
         """Measurement noise of a slot."""
         if self.r is not None:
             return self.r * np.eye(self.n)
-        history = self.history[self.group_of[slot]]
-        total = self.forgetful_sum(
-            [self.p0] + [sum(m['noise'] for m in members) for members in history]
-        )
-        count = self.forgetful_sum(
-            [1.0] + [sum(m['number'] for m in members) for members in history]
-        )
+        terms = 'noise', 'number'
+        noise = self.group_mean(self.group_of[slot], terms, self.p0, self.prior)
         if np.isinf(self.prior):
-            return total / count
+            return noise
         share = self.own_share(slot)
         own, number = np.zeros((self.n, self.n)), 0.0
         if share:
             own = share * self.slots[slot]['noise sum']
             number = share * self.slots[slot]['noise count']
-        return (self.prior * total / count + own) / (self.prior + number)
+        return (self.prior * noise + own) / (self.prior + number)
 
     def step(self, measurements):
         """Take the (slot, residual) pairs of an iteration."""
@@ -443,15 +531,14 @@ class ResidualFilters:
                 'P': P,
                 'noise': noise,
                 'number': len(zs),
+                'one': 1.0,
                 'noise sum': kept * old['noise sum'] + noise,
                 'noise count': kept * old['noise count'] + len(zs),
                 'time': self.time + 1,
             }
         self.slots |= new
-        for group, history in self.history.items():
-            members = [new[s] for s in new if self.group_of[s] == group]
-            if members:
-                history.append(members)
+        for slot, measured in new.items():
+            self.history[self.group_of[slot]].append(measured)
         self.time += 1
 
     def weights(self, slots, normalize, max_weight=np.inf):
@@ -498,3 +585,63 @@ def equalized_focal(logits, labels, ratio, gamma, scale, alpha):
             loss[i, j] = -factor * log_pt
             grad[i, j] = sign * factor * (focus * pt * log_pt - miss)
     return loss, grad
+
+
+# --- crowd counting -------------------------------------------------------------------
+def head_sigmas(points, beta, neighbors, alone, smallest):
+    """Standard deviation of each head from all pairwise distances."""
+    points = np.asarray(points, dtype=np.float64)
+    sigmas = []
+    for i, p in enumerate(points):
+        others = sorted(
+            np.hypot(*(p - q)) for j, q in enumerate(points) if j != i
+        )[:neighbors]
+        sigma = beta * sum(others) / len(others) if others else alone
+        sigmas.append(max(sigma, smallest))
+    return np.array(sigmas)
+
+
+def density_map(points, sigmas, height, width, truncate=4.0):
+    """Gaussians, each cut off at a square and of sum 1 in the image, by loops."""
+    total = np.zeros((height, width))
+    for (x, y), sigma in zip(points, sigmas, strict=True):
+        own = np.zeros((height, width))
+        for row in range(height):
+            for column in range(width):
+                dx, dy = abs(column - x), abs(row - y)
+                # The pixel that holds the head counts however small sigma is.
+                near_x = dx <= truncate * sigma or column == round(x)
+                near_y = dy <= truncate * sigma or row == round(y)
+                if near_x and near_y:
+                    own[row, column] = np.exp(-(dx**2 + dy**2) / (2 * sigma**2))
+        total += own / own.sum()
+    return total
+
+
+def density_nuclear_norm_loss(maps, shapes, kind, min_norm):
+    """Mean over maps, each cut to its shape, with numpy's SVD."""
+    values = []
+    for density, (rows, columns) in zip(maps, shapes, strict=True):
+        D = np.asarray(density, dtype=np.float64)[:rows, :columns]
+        norm = np.linalg.svd(D, compute_uv=False).sum()
+        if kind == 'raw':
+            values.append(-norm)
+            continue
+        frobenius = np.sqrt((D**2).sum())
+        if frobenius == 0:
+            values.append(0.0)
+            continue
+        ratio = norm / (np.sqrt(min(rows, columns)) * frobenius)
+        values.append(min(1.0, frobenius / min_norm) * (1 - ratio))
+    return np.mean(values)
+
+
+def count_errors(predicted, truth):
+    """MAE, RMSE and bias, by a loop."""
+    n = len(truth)
+    errors = [float(p) - float(t) for p, t in zip(predicted, truth, strict=True)]
+    return {
+        'MAE': sum(abs(e) for e in errors) / n,
+        'RMSE': (sum(e * e for e in errors) / n) ** 0.5,
+        'bias': sum(errors) / n,
+    }

@@ -9,6 +9,7 @@ from tests.oracles import ResidualFilters
 
 # Two levels: 2 templates on 2 x 2 cells, 1 template on 1 x 3 cells.
 GROUP_OF = [0, 1] * 4 + [2] * 3
+LEVEL_OF_GROUP = [0, 0, 1]
 
 
 def make_bank(covariance='diag', **options) -> CovarianceBank:
@@ -52,7 +53,9 @@ def test_filters_are_those_of_the_oracle(
         noise_prior=prior,
     )
     full = covariance == 'full'
-    oracle = ResidualFilters(GROUP_OF, full, q, r, 0.5, forgetting, prior)
+    oracle = ResidualFilters(
+        GROUP_OF, LEVEL_OF_GROUP, full, q, r, 0.5, forgetting, prior
+    )
     for measurements in iterations:
         step(bank, measurements)
         oracle.step(measurements)
@@ -147,7 +150,7 @@ def test_order_of_the_rows_and_swapped_histories():
 
 
 def test_unmeasured_slots_take_the_mean_of_their_level_and_template():
-    bank = make_bank(measurement_noise=0.5, process_noise=0)
+    bank = make_bank(measurement_noise=0.5, process_noise=0, forgetting=1.0)
     slots = torch.arange(11)
     assert torch.equal(bank.log_det(slots), torch.zeros(11))
     assert bank.mean_log_det().isnan().all()
@@ -155,14 +158,33 @@ def test_unmeasured_slots_take_the_mean_of_their_level_and_template():
     x, P = bank.estimate(slots)
     np.testing.assert_allclose(P[0], 1 / 3, rtol=1e-6)
     np.testing.assert_allclose(P[2], 1 / 5, rtol=1e-6)
+    # The prior is one of three slots of the level.
+    level_x, level_P = (0 + 2 / 3 + 0) / 3, (1 + 1 / 3 + 1 / 5) / 3
     for other in (4, 6):
-        np.testing.assert_allclose(P[other], (1 / 3 + 1 / 5) / 2, rtol=1e-6)
-        np.testing.assert_allclose(x[other], (2 / 3 + 0) / 2, rtol=1e-6)
-    assert (P[[1, 3, 5, 7, 8, 9, 10]] == 1).all()
+        np.testing.assert_allclose(P[other], (level_P + 1 / 3 + 1 / 5) / 3, rtol=1e-6)
+        np.testing.assert_allclose(x[other], (level_x + 2 / 3 + 0) / 3, rtol=1e-6)
+    for other in (1, 3, 5, 7):
+        np.testing.assert_allclose(P[other], level_P, rtol=1e-6)
+        np.testing.assert_allclose(x[other], level_x, rtol=1e-6)
+    assert (P[[8, 9, 10]] == 1).all()
     expected = 4 * (np.log(1 / 3) + np.log(1 / 5)) / 2
     level, empty = bank.mean_log_det()
     np.testing.assert_allclose(level, expected, rtol=1e-6)
     assert empty.isnan()
+
+
+def test_a_rare_template_becomes_like_the_others_of_its_level():
+    rng = np.random.default_rng(0)
+    bank = make_bank()
+    step(bank, [(1, rng.normal(size=4))] * 3)
+    for _ in range(3000):
+        step(bank, [(0, rng.normal(size=4) * 0.1)])
+    # Of one level: as a slot that was measured long ago, or never.
+    log_det = bank.log_det(torch.tensor([1, 3, 4]))
+    np.testing.assert_allclose(log_det, log_det[2].item(), rtol=0.02)
+    np.testing.assert_allclose(bank.noise(torch.tensor([1])), 0.01, rtol=0.5)
+    # Of a level that was never measured: the prior.
+    np.testing.assert_allclose(bank.log_det(torch.tensor([8])), 0, atol=1e-6)
 
 
 def test_cells_of_the_same_and_of_another_size():
@@ -191,8 +213,9 @@ def test_a_level_may_come_later():
 
 @pytest.mark.parametrize('covariance', COVARIANCES)
 def test_nothing_and_nonsense_change_nothing(covariance):
-    bank = make_bank(covariance)
-    step(bank, [(0, [0.1] * 4)])
+    bank, other = make_bank(covariance, forgetting=1.0), make_bank(covariance)
+    for each in (bank, other):
+        step(each, [(0, [0.1] * 4)])
     before = bank.state_dict()
     before = {k: v.clone() if torch.is_tensor(v) else v for k, v in before.items()}
     step(bank, [])
@@ -201,6 +224,11 @@ def test_nothing_and_nonsense_change_nothing(covariance):
     for key, value in before.items():
         if torch.is_tensor(value):
             assert torch.equal(value, after[key]), key
+    # What was measured is forgotten alike.
+    step(other, [])
+    nothing = other.log_det(torch.arange(11))
+    step(other, [])
+    assert not torch.equal(other.log_det(torch.arange(11)), nothing)
     bank.step(torch.tensor([1]), torch.full((1, 4), 1e4, dtype=torch.float16))
     assert bank.log_det(torch.arange(11)).isfinite().all()
 

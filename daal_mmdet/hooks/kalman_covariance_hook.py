@@ -57,10 +57,9 @@ class KalmanCovarianceHook(Hook):
         measurement_noise: Fixed R = measurement_noise I, > 0; None estimates it from
             the residuals of each (level, template) and slot.
         initial_variance: Prior variance of a residual, > 0.
-        forgetting: In (0, 1], what an iteration leaves of the memory of the noise, and
-            of what is a slot's own while it has no residuals.
-        noise_prior: Measurements that the R of a (level, template) counts for in the R
-            of a slot, >= 0; ``float('inf')`` gives all its slots the same R.
+        forgetting: In (0, 1], what an iteration leaves of what was measured before.
+        noise_prior: Measurements, > 0, that the R of a level counts for in that of its
+            templates, and this in that of a slot; ``float('inf')`` gives a level one R.
 
     Raises:
         TypeError: If a number is none.
@@ -85,7 +84,7 @@ class KalmanCovarianceHook(Hook):
         check_number('initial_variance', initial_variance, above=0)
         check_number('forgetting', forgetting, above=0, high=1)
         if noise_prior != float('inf'):
-            check_number('noise_prior', noise_prior, low=0)
+            check_number('noise_prior', noise_prior, above=0)
         self._options = dict(
             covariance=covariance,
             process_noise=process_noise,

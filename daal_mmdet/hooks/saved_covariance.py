@@ -31,7 +31,7 @@ class SavedCovariance:
 
     def __init__(self, name: str, state: dict, classes: Sequence[str] = ()) -> None:
         self.name = name
-        self.bank = CovarianceBank(state['covariance_kind'])
+        self.bank = CovarianceBank(**state['options'])
         self.bank.load_state_dict(state)
         by_class = all(level == (len(classes), 1, 1) for level in self.bank.levels)
         self.template_names = list(classes) if by_class else None

@@ -2,6 +2,7 @@
 
 from daal_mmdet.losses.adaptive_dynamic_loss import AdaptiveDynamicLoss
 from daal_mmdet.losses.bnm_loss import BNMLoss
+from daal_mmdet.losses.counting_loss import CountingLoss
 from daal_mmdet.losses.daal_loss import DAALFocalLoss, DAALLoss
 from daal_mmdet.losses.kalman_loss import KalmanLoss
 from daal_mmdet.losses.uncertainty_aware_loss import UncertaintyAwareLoss
@@ -10,6 +11,7 @@ from daal_mmdet.losses.uncertainty_aware_smooth_l1 import UncertaintyAwareSmooth
 __all__ = [
     'AdaptiveDynamicLoss',
     'BNMLoss',
+    'CountingLoss',
     'DAALFocalLoss',
     'DAALLoss',
     'KalmanLoss',

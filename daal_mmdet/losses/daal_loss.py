@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
-from daal_mmdet.losses.adaptive_proportion import AdaptiveProportion
+from daal_mmdet.losses.adaptive_composition import AdaptiveComposition
 from daal_mmdet.losses.bnm_loss import NORMALIZATIONS, batch_nuclear_norm_loss
 from daal_mmdet.losses.class_balance import ClassBalance, check_options
+<<<<<<< HEAD
 from daal_mmdet.losses.head_aware_loss import HeadAwareLoss
 from daal_mmdet.losses.head_rules import FULL_CALL, CallKind
 from daal_mmdet.losses.iteration_scalars import (
@@ -21,19 +21,27 @@ from daal_mmdet.losses.iteration_scalars import (
 )
 from daal_mmdet.losses.placement import distinct_name
 from daal_mmdet.losses.targets import Targets, flatten_rows, parse_targets
+=======
+from daal_mmdet.losses.head_rules import FULL_CALL, HeadRules, rules_of
+from daal_mmdet.losses.placement import distinct_name
+from daal_mmdet.losses.sigmoid_classifier import SigmoidClassifierLoss
+from daal_mmdet.losses.targets import count_classes, flatten_rows, parse_targets
+>>>>>>> main
 from daal_mmdet.losses.task_term import TaskTerm
-from daal_mmdet.losses.validation import check_choice, check_flag, check_number
+from daal_mmdet.losses.validation import check_choice, check_number
 from daal_mmdet.nuclear_norm import METHODS
 
 __all__ = ['DAALFocalLoss', 'DAALLoss']
 
 REDUCTIONS = ('none', 'mean', 'sum')
-# What one iteration gathers besides the class counts.
-_TASK, _BNM, _CALLS, _BAD = range(4)
 
 
 @MODELS.register_module()
+<<<<<<< HEAD
 class DAALLoss(HeadAwareLoss):
+=======
+class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
+>>>>>>> main
     """Classification loss that adapts to imbalance while it trains.
 
     ::
@@ -120,9 +128,6 @@ class DAALLoss(HeadAwareLoss):
 
     default_use_sigmoid = False
 
-    pending: Tensor
-    calls_per_iteration: Tensor
-
     def __init__(
         self,
         use_sigmoid: bool | None = None,
@@ -151,7 +156,6 @@ class DAALLoss(HeadAwareLoss):
         noise_forgetting: float = 0.95,
         log_prefix: str | None = None,
     ) -> None:
-        super().__init__()
         if use_sigmoid is None:
             use_sigmoid = self.default_use_sigmoid
         if use_mask:
@@ -163,14 +167,25 @@ class DAALLoss(HeadAwareLoss):
         check_number('loss_weight', loss_weight, low=0)
         if num_classes is not None:
             check_number('num_classes', num_classes, low=1, integer=True)
-        check_number('bnm_weight', bnm_weight, low=0)
-        check_flag('bnm_adaptive', bnm_adaptive)
         check_choice('bnm_normalization', bnm_normalization, NORMALIZATIONS)
         check_choice('bnm_method', bnm_method, METHODS)
         check_number('bnm_max_rows', bnm_max_rows, low=1, integer=True)
         check_options(class_balance)
-        if log_prefix is not None:
-            check_prefix('log_prefix', log_prefix)
+        balance = None
+        if class_balance is not None:
+            balance = ClassBalance(num_classes, **class_balance)
+        super().__init__(
+            bnm_weight,
+            bnm_adaptive,
+            update_cycle,
+            update_fraction,
+            update_cycle_range,
+            trend_noise,
+            noise_forgetting,
+            log_prefix,
+            num_counts=0 if balance is None else len(balance.share),
+        )
+        self.class_balance = balance
         self.task_term = TaskTerm(
             use_sigmoid=use_sigmoid,
             gamma=gamma,
@@ -187,11 +202,10 @@ class DAALLoss(HeadAwareLoss):
         self.loss_weight = loss_weight
         self.reduction = reduction
         self.num_classes = num_classes
-        self.bnm_weight = bnm_weight
-        self.bnm_adaptive = bnm_adaptive
         self.bnm_normalization = bnm_normalization
         self.bnm_method = bnm_method
         self.bnm_max_rows = bnm_max_rows
+<<<<<<< HEAD
         self.class_balance = (
             None
             if class_balance is None
@@ -212,15 +226,17 @@ class DAALLoss(HeadAwareLoss):
         self.register_buffer('calls_per_iteration', torch.ones(()))
         self.log_prefix = log_prefix
         self._iteration: int | None = None
+=======
+        self.rules = HeadRules()
+>>>>>>> main
         self._calls = 0
-        self._scalars: IterationScalars | None = None
 
     def placed(self, owner: nn.Module, name: str) -> None:
         """Learn from the head that builds this loss, and make room for its classes."""
         super().placed(owner, name)
         if self.class_balance is not None and self.num_classes is not None:
             self.class_balance.reserve(self.num_classes)
-            self.pending = self._zero_sums()
+            self.resize_counts(len(self.class_balance.share))
 
     def before_head(self, head: nn.Module, inputs: tuple) -> None:
         """End the iteration before, also where the head will not call the loss.
@@ -285,19 +301,20 @@ class DAALLoss(HeadAwareLoss):
         # A sampler's call overrides the reduction to 'none'; some heads always do so.
         rows_asked = reduction == 'none' and reduction_override is not None
         feeds = self.training and torch.is_grad_enabled() and not rows_asked
+<<<<<<< HEAD
         iteration = current_iteration()
         if feeds:
             self._begin_iteration(iteration, C)
+=======
+        iteration = self.begin_call(feeds)
+>>>>>>> main
         kind = self.rules.kind_of_call(self._calls) if feeds else FULL_CALL
         balance = None
         if self.class_balance is not None and kind.balances:
             balance = self.class_balance(C)
         task = self.task_term(pred, targets, balance, reduction, avg_factor)
-        loss, bnm = task, None
-        if reduction == 'none':
-            loss = task.reshape(*leading, *task.shape[1:])
-            task = task.sum() / max(task.numel(), 1)
-        elif self.bnm_weight > 0 and kind.bnm:
+        bnm = None
+        if self.bnm_weight > 0 and kind.bnm and reduction != 'none':
             bnm = batch_nuclear_norm_loss(
                 self.task_term.class_logits(pred),
                 targets.foreground(),
@@ -305,16 +322,24 @@ class DAALLoss(HeadAwareLoss):
                 self.bnm_method,
                 self.bnm_max_rows,
             )
-            # A tensor of its own: the buffer may change before the backward pass.
-            share = 1 / self.calls_per_iteration
-            bnm = share * bnm
-            loss = task + self._bnm_factor() * bnm
+        loss, bnm = self.compose(task, bnm)
+        if reduction == 'none':
+            loss = task.reshape(*leading, *task.shape[1:])
+            task = task.sum() / max(task.numel(), 1)
         if feeds:
-            self._gather(task, bnm, targets, kind)
-            if iteration is None:
-                self._end_iteration(C)
+            counted = self.class_balance is not None and kind.counts
+            if self.rules.repeats:
+                self._calls += 1
+            self.end_call(
+                iteration,
+                task,
+                bnm,
+                targets.class_counts() if counted else None,
+                has_bnm=kind.bnm,
+            )
         return self.loss_weight * loss
 
+<<<<<<< HEAD
     def _bnm_factor(self) -> Tensor | float:
         """Lambda of the current iteration."""
         if self.proportion is None:
@@ -365,27 +390,40 @@ class DAALLoss(HeadAwareLoss):
         self.calls_per_iteration.copy_(calls)
         self._show(tail, num_classes)
         self.pending.zero_()
-        self._calls = 0
-
-    def _show(self, tail: Tensor, num_classes: int) -> None:
-        scalars = {'task': tail[_TASK]}
-        if self.bnm_weight > 0:
-            scalars['bnm'] = tail[_BNM]
-            scalars['lambda'] = self._bnm_factor() * torch.ones_like(tail[_BNM])
-        if self.proportion is not None:
-            scalars['gain'] = self.proportion.gain
-        if self.class_balance is not None:
-            low, high = self.class_balance(num_classes).aminmax()
-            scalars['min_weight'], scalars['max_weight'] = low, high
-        if self._scalars is None:
-            self._scalars = IterationScalars(
-                self.log_prefix or distinct_name(self, DAALLoss, 'daal', 'loss_cls')
+=======
+    def _count_classes(self, pred: Tensor) -> int:
+        """C, after checking that ``pred`` has a fitting number of columns."""
+        C = count_classes(pred, self.use_sigmoid)
+        if self.num_classes is not None and self.num_classes != C:
+            raise ValueError(
+                f'num_classes: the loss holds {self.num_classes} classes but pred of '
+                f'shape {tuple(pred.shape)} has {C} with use_sigmoid={self.use_sigmoid}'
             )
-        self._scalars.send(scalars)
+        if self.class_balance is not None:
+            capacity = len(self.class_balance.share)
+            if capacity < C:
+                raise ValueError(
+                    f'num_classes: pred of shape {tuple(pred.shape)} has {C} classes, '
+                    f'more than the {capacity} a loss holds unless told; write '
+                    f'num_classes={C} in its config'
+                )
+        self.num_classes = C
+        return C
 
-    def _zero_sums(self) -> Tensor:
-        size = 0 if self.class_balance is None else len(self.class_balance.share)
-        return torch.zeros(size + _BAD + 1)
+    def _observe_counts(self, counts: Tensor, valid: Tensor) -> None:
+>>>>>>> main
+        self._calls = 0
+        if self.class_balance is not None:
+            self.class_balance.observe(counts[: self.num_classes], valid)
+
+    def _further_scalars(self) -> dict[str, Tensor]:
+        if self.class_balance is None:
+            return {}
+        low, high = self.class_balance(self.num_classes).aminmax()
+        return {'min_weight': low, 'max_weight': high}
+
+    def _name_of_scalars(self) -> str:
+        return self.log_prefix or distinct_name(self, DAALLoss, 'daal', 'loss_cls')
 
 
 @MODELS.register_module()

@@ -38,7 +38,7 @@ def test_value_and_gradient_over_a_training(covariance, normalize, history, seed
     options = dict(process_noise=0.01, initial_variance=0.5, forgetting=0.9)
     tracker = make_tracker(loss, covariance=covariance, noise_prior=5.0, **options)
     oracle = ResidualFilters(
-        [0, 1] * 3, covariance == 'full', 0.01, None, 0.5, 0.9, 5.0
+        [0, 1] * 3, [0, 0], covariance == 'full', 0.01, None, 0.5, 0.9, 5.0
     )
     for slots in history:
         rows = np.sort(rng.choice(ROWS, len(slots), replace=False))

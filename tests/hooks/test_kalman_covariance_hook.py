@@ -211,9 +211,9 @@ def test_banks_of_several_heads_are_their_own(config):
         (dict(initial_variance='1'), TypeError, "initial_variance: .* got '1'"),
         (dict(forgetting=1.5), ValueError, 'forgetting: .* <= 1, got 1.5'),
         (
-            dict(noise_prior=-1),
+            dict(noise_prior=0),
             ValueError,
-            'noise_prior: expected a value >= 0, got -1',
+            'noise_prior: expected a value > 0, got 0',
         ),
     ],
 )

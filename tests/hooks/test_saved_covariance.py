@@ -11,7 +11,8 @@ from daal_mmdet.hooks.saved_covariance import SavedCovariance
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    bank = CovarianceBank('full', measurement_noise=0.5, process_noise=0)
+    options = dict(measurement_noise=0.5, process_noise=0, forgetting=1.0)
+    bank = CovarianceBank('full', **options)
     bank.add_level(2, 3, 4)
     bank.add_level(2, 1, 2)
     # Level 0, row 1, column 2, template 1; and level 1, column 1, template 0.
@@ -39,9 +40,9 @@ def test_slots_come_back_where_they_were(checkpoint):
     assert np.argwhere(first).tolist() == [[1, 2, 1]]
     assert np.argwhere(second).tolist() == [[0, 1, 0]]
     np.testing.assert_allclose(rpn.deviations()[0][1, 2, 1], (1 / 3) ** 0.5, rtol=1e-6)
-    # Its neighbours of the same template know as much, the other template nothing.
+    # The level is the mean of it and of the prior, its template of it and the level.
     np.testing.assert_allclose(
-        rpn.deviations()[0][0, 0], [1, (1 / 3) ** 0.5], rtol=1e-6
+        rpn.deviations()[0][0, 0], [(2 / 3) ** 0.5, (1 / 2) ** 0.5], rtol=1e-6
     )
     assert rpn.template_names is None
     assert roi.template_names == ['cat', 'dog']

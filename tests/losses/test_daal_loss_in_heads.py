@@ -15,6 +15,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from daal_mmdet.losses import DAALFocalLoss, DAALLoss
+from daal_mmdet.losses.head_rules import HeadRules
 
 DAAL = {'type': 'DAALLoss'}
 SIGMOID = {'type': 'DAALLoss', 'use_sigmoid': True}
@@ -264,15 +265,29 @@ def samples():
 
 
 def calls_of(loss):
-    """The kinds of the calls that the loss gets from now on."""
-    kinds, gather = [], loss._gather
+    """Kind, BNM term and class counts of the calls that feed the loss from now on."""
+    calls, kinds, targets_of = [], [], []
+    task_term, end_call = loss.task_term.forward, loss.end_call
 
-    def spy(task, bnm, targets, kind):
-        kinds.append((kind, bnm is not None, targets.class_counts().tolist()))
-        gather(task, bnm, targets, kind)
+    class Rules(HeadRules):
+        def kind_of_call(self, index):
+            kinds.append(super().kind_of_call(index))
+            return kinds[-1]
 
-    loss._gather = spy
-    return kinds
+    def spy_on_task(pred, targets, *args):
+        targets_of.append(targets)
+        return task_term(pred, targets, *args)
+
+    def spy_on_end(iteration, task, bnm, counts=None, has_bnm=True):
+        kind, of_call = kinds[-1], targets_of[-1].class_counts()
+        assert has_bnm == kind.bnm
+        assert (counts is not None) == kind.counts
+        calls.append((kind, bnm is not None, of_call.tolist()))
+        end_call(iteration, task, bnm, counts, has_bnm)
+
+    loss.rules = Rules(*loss.rules)
+    loss.task_term.forward, loss.end_call = spy_on_task, spy_on_end
+    return calls
 
 
 def counted(loss):

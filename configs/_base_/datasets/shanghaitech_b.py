@@ -1,0 +1,49 @@
+# Another place: --cfg-options {train,val,test}_dataloader.dataset.data_root=...
+data_root = 'data/ShanghaiTech/part_B_final'
+load_density = dict(
+    type='LoadDensityMap', kernel='fixed', sigma=15.0,
+    cache_dir='work_dirs/density_maps/shanghaitech_b')
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    load_density,
+    dict(type='RandomCrowdCrop', crop_size=0.5),
+    dict(type='RandomCrowdFlip', prob=0.5),
+    dict(type='PackCrowdInputs'),
+]
+# For trials on a CPU.
+small_train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    load_density,
+    dict(type='RandomCrowdCrop', crop_size=256),
+    dict(type='RandomCrowdFlip', prob=0.5),
+    dict(type='PackCrowdInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    load_density,
+    dict(type='PackCrowdInputs'),
+]
+train_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='ShanghaiTechDataset',
+        data_root=data_root,
+        split='train',
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='ShanghaiTechDataset',
+        data_root=data_root,
+        split='test',
+        test_mode=True,
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='CountingMetric')
+test_evaluator = val_evaluator

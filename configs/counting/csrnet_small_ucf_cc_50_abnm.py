@@ -1,0 +1,3 @@
+# CSRNet + A-BNM: the proportion follows the Kalman gain.
+_base_ = 'csrnet_small_ucf_cc_50.py'
+model = dict(loss=dict(bnm_weight=0.05, bnm_adaptive=True))

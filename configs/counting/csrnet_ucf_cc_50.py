@@ -1,0 +1,7 @@
+# CSRNet alone, the first of the four schemes, by the authors' recipe.
+_base_ = [
+    '../_base_/models/csrnet.py',
+    '../_base_/datasets/ucf_cc_50.py',
+    '../_base_/counting_runtime.py',
+    '../_base_/schedules/csrnet_sgd.py',
+]

@@ -1,0 +1,3 @@
+# CSRNet + 0.05 BNM.
+_base_ = 'csrnet_ucf_cc_50.py'
+model = dict(loss=dict(bnm_weight=0.05, bnm_adaptive=False))

@@ -1,0 +1,132 @@
+"""Trainings of a counting model by several schemes, kept in a resumable file."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from daal_mmdet.benchmark.config_hash import config_hash
+from daal_mmdet.run_records import append_record, read_records
+
+__all__ = ['RECORDS', 'run_schemes', 'train_once']
+
+RECORDS = 'runs.jsonl'
+
+
+def run_schemes(
+    configs: Mapping[str, Config],
+    folds: Sequence[int | None],
+    seeds: Sequence[int],
+    folder: Path,
+    on_done: Callable[[dict], None] = lambda record: None,
+) -> list[dict]:
+    """Train every scheme on every fold with every seed, and count the held-out images.
+
+    A finished run is one line of ``folder/runs.jsonl``. Called again, it does only what
+    is missing: a line counts if the configuration, and the code of the model, are the
+    same (:func:`~daal_mmdet.benchmark.config_hash.config_hash`). One seed gives all
+    schemes the same first weights and the same crops.
+
+    Args:
+        configs: Training config by the name of its scheme, as in ``configs/counting``.
+        folds: Folds of the data set; ``[None]`` for one without.
+        seeds: Seeds of weights, order of the data, and crops.
+        folder: Where results and checkpoints go.
+        on_done: Called with each record, new or found.
+
+    Returns:
+        A record for each run: scheme, fold, seed, ``MAE``, ``RMSE`` and ``bias``, the
+        counts of each image, the mean count of the training images, the seconds it took
+        and the checkpoint, relative to ``folder``.
+    """
+    # The runner names its checkpoints by absolute paths.
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / RECORDS
+    found = {_key(record): record for record in read_records(results)}
+    records = []
+    for seed in seeds:
+        for fold in folds:
+            for scheme, config in configs.items():
+                prepared = _prepare(config, fold, seed)
+                record = dict(
+                    scheme=scheme, fold=fold, seed=seed, config=config_hash(prepared)
+                )
+                if _key(record) in found:
+                    record = found[_key(record)]
+                else:
+                    name = f'{scheme}_{"" if fold is None else f"fold{fold}_"}{seed}'
+                    work_dir = folder / 'runs' / name
+                    record |= train_once(prepared, work_dir)
+                    record['work_dir'] = str(work_dir.relative_to(folder))
+                    append_record(results, record)
+                records.append(record)
+                on_done(record)
+    return records
+
+
+def train_once(config: Config, work_dir: Path) -> dict:
+    """Train, and count the held-out images with the weights of the last iteration.
+
+    There is no validation part to choose a checkpoint by, and choosing by the held-out
+    images would flatter the result.
+
+    Args:
+        config: A config as in ``configs/counting``; not changed.
+        work_dir: Where logs and checkpoints go.
+
+    Returns:
+        ``MAE``, ``RMSE``, ``bias``, ``counts``: truth and prediction by image,
+        ``train_mean``, ``seconds``.
+    """
+    config = copy.deepcopy(config)
+    config.work_dir = str(work_dir)
+    # MMEngine wants names of their own for each runner of a process, and would log into
+    # the folder of the first one whose visualizer has the same name.
+    config.experiment_name = work_dir.name
+    config.visualizer.name = work_dir.name
+    table = work_dir / 'counts.csv'
+    config.test_evaluator.table_file = str(table)
+    start = time.monotonic()
+    runner = Runner.from_cfg(config)
+    runner.train()
+    metrics = runner.test()
+    dataset = runner.train_dataloader.dataset
+    numbers = [len(dataset.get_data_info(i)['gt_points']) for i in range(len(dataset))]
+    with table.open(encoding='utf-8') as file:
+        counts = {
+            row['image']: [float(row['truth']), float(row['predicted'])]
+            for row in csv.DictReader(file)
+        }
+    record = {key.split('/')[-1]: value for key, value in metrics.items()}
+    return record | dict(
+        counts=counts,
+        train_mean=float(np.mean(numbers)),
+        seconds=round(time.monotonic() - start, 1),
+    )
+
+
+def _prepare(config: Config, fold: int | None, seed: int) -> Config:
+    # Deep: Config.copy() shares everything but the top level.
+    config = copy.deepcopy(config)
+    for name in ('train', 'test'):
+        if fold is not None:
+            config[f'{name}_dataloader'].dataset.fold = fold
+    # The held-out images are counted once, after the training.
+    for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
+        config[key] = None
+    config.randomness = dict(seed=seed)
+    # The runner's deprecation warnings, repeated by each run, tear the progress bar.
+    config.log_level = 'ERROR'
+    return config
+
+
+def _key(record: Mapping) -> tuple:
+    return tuple(record[key] for key in ('scheme', 'fold', 'seed', 'config'))

@@ -1,0 +1,91 @@
+"""Markdown table of a comparison of counting schemes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from daal_mmdet.counting.counting_metric import count_errors
+from daal_mmdet.paired_interval import paired_interval
+
+__all__ = ['scheme_table']
+
+_METRICS = ('MAE', 'RMSE', 'bias')
+
+
+def scheme_table(
+    records: Sequence[dict],
+    baseline: str,
+    published: Mapping[str, tuple[float, float]] | None = None,
+) -> str:
+    """Mean and standard deviation over runs, and the paired difference to a baseline.
+
+    A run is a fold with a seed. As in the literature, errors are those of each fold,
+    then averaged. A difference pairs the runs of one fold and seed; a negative one is
+    better than the baseline. Its interval is a 95 % bootstrap interval of the mean. The
+    row after the schemes counts every image as the mean of its training images.
+
+    Args:
+        records: Runs as :func:`~daal_mmdet.counting.comparison.run_schemes` returns
+            them.
+        baseline: Name of the scheme to compare with.
+        published: MAE and RMSE from papers, by name; last rows.
+
+    Raises:
+        ValueError: If the baseline is not there, or runs differ between schemes.
+    """
+    schemes = list(dict.fromkeys(record['scheme'] for record in records))
+    if baseline not in schemes:
+        raise ValueError(f'baseline: expected one of {schemes}, got {baseline!r}')
+    runs = {
+        scheme: {(r['fold'], r['seed']): r for r in records if r['scheme'] == scheme}
+        for scheme in schemes
+    }
+    keys = list(runs[baseline])
+    for scheme, found in runs.items():
+        if set(found) != set(keys):
+            raise ValueError(
+                f'runs: {baseline} has folds and seeds {sorted(keys, key=str)}, '
+                f'{scheme} has {sorted(found, key=str)}'
+            )
+    heads = [*_METRICS, f'MAE - {baseline}', '95 % interval', 'runs']
+    lines = [
+        f'| scheme | {" | ".join(heads)} |',
+        '|---' + '|---:' * len(heads) + '|',
+    ]
+    for scheme in schemes:
+        cells = [scheme]
+        for metric in _METRICS:
+            cells.append(_spread([runs[scheme][key][metric] for key in keys]))
+        difference = np.array(
+            [runs[scheme][key]['MAE'] - runs[baseline][key]['MAE'] for key in keys]
+        )
+        if scheme == baseline:
+            cells += ['', '']
+        else:
+            cells.append(f'{difference.mean():+.1f}')
+            if len(keys) > 1:
+                low, high = paired_interval(difference)
+                cells.append(f'[{low:+.1f}, {high:+.1f}]')
+            else:
+                cells.append('')
+        lines.append(f'| {" | ".join([*cells, str(len(keys))])} |')
+    constant = [_constant_errors(runs[baseline][key]) for key in keys]
+    cells = [_spread([errors[metric] for errors in constant]) for metric in _METRICS]
+    lines.append(f'| *mean of the training counts* | {" | ".join(cells)} |  |  |  |')
+    for name, (mae, rmse) in (published or {}).items():
+        lines.append(f'| *{name}* | {mae:.1f} | {rmse:.1f} |  |  |  |  |')
+    return '\n'.join(lines) + '\n'
+
+
+def _constant_errors(record: dict) -> dict[str, float]:
+    truth = np.array([true for true, _ in record['counts'].values()])
+    return count_errors(np.full_like(truth, record['train_mean']), truth)
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f'{mean:.1f}'
+    return f'{mean:.1f} ± {np.std(values, ddof=1):.1f}'

@@ -1,0 +1,219 @@
+"""Task loss plus nuclear-norm term, in fixed or adaptive proportion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+from mmengine.dist import all_reduce, get_world_size
+from torch import Tensor
+
+from daal_mmdet.losses.adaptive_proportion import AdaptiveProportion
+from daal_mmdet.losses.iteration_scalars import (
+    IterationScalars,
+    check_prefix,
+    current_iteration,
+)
+from daal_mmdet.losses.validation import check_flag, check_number
+
+__all__ = ['AdaptiveComposition']
+
+# What one iteration gathers besides the counts of a subclass.
+_TASK, _BNM, _CALLS, _BAD = range(4)
+
+
+class AdaptiveComposition(nn.Module):
+    """Base of losses L_k = L_task + lambda_k L_bnm that know their iteration.
+
+    ::
+
+        lambda_k = bnm_weight * (1 - K_k)    or bnm_weight, if not bnm_adaptive
+
+    with the gain K of :class:`AdaptiveProportion`. A subclass computes the two terms;
+    in its forward it calls, in this order, :meth:`begin_call`, :meth:`compose` and
+    :meth:`end_call`.
+
+    An *iteration* runs from one value of ``MessageHub``'s ``'iter'`` to the next,
+    however many calls it holds; with no runner each call is one. L_bnm is averaged
+    over the calls of an iteration, as many as the iteration before had. The filter
+    steps once an iteration, on sums over calls and ranks; one with a non-finite loss
+    leaves it as it was. State lives in buffers changed in place.
+
+    Args:
+        bnm_weight: Weight of L_bnm, >= 0.
+        bnm_adaptive: Whether the Kalman gain scales ``bnm_weight``.
+        update_cycle: Iterations between updates of the proportion; None predicts them.
+        update_fraction: Predicted change of the task loss that calls for an update.
+        update_cycle_range: Smallest and largest predicted cycle, in iterations.
+        trend_noise: Relative process noise of the task filter, > 0.
+        noise_forgetting: Forgetting factor of its measurement noise, in [0, 1].
+        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``; None
+            leaves it to the subclass.
+        num_counts: Number of further sums that a subclass gathers, >= 0.
+
+    Attributes:
+        proportion: The filter; None where nothing adapts.
+        pending: Sums of the running iteration, (num_counts + 4,).
+        calls_per_iteration: Calls of the iteration before, scalar.
+
+    Raises:
+        TypeError, ValueError: If an argument is out of its range; the message names it.
+    """
+
+    pending: Tensor
+    calls_per_iteration: Tensor
+
+    def __init__(
+        self,
+        bnm_weight: float,
+        bnm_adaptive: bool,
+        update_cycle: int | None,
+        update_fraction: float,
+        update_cycle_range: Sequence[int],
+        trend_noise: float,
+        noise_forgetting: float,
+        log_prefix: str | None,
+        num_counts: int = 0,
+    ) -> None:
+        super().__init__()
+        check_number('bnm_weight', bnm_weight, low=0)
+        check_flag('bnm_adaptive', bnm_adaptive)
+        if log_prefix is not None:
+            check_prefix('log_prefix', log_prefix)
+        self.bnm_weight = bnm_weight
+        self.bnm_adaptive = bnm_adaptive
+        self.proportion = (
+            AdaptiveProportion(
+                update_cycle,
+                update_fraction,
+                update_cycle_range,
+                trend_noise,
+                noise_forgetting,
+            )
+            if bnm_weight > 0 and bnm_adaptive
+            else None
+        )
+        self.register_buffer('pending', torch.zeros(num_counts + _BAD + 1))
+        self.register_buffer('calls_per_iteration', torch.ones(()))
+        self.log_prefix = log_prefix
+        self._iteration: int | None = None
+        self._scalars: IterationScalars | None = None
+
+    def resize_counts(self, num_counts: int) -> None:
+        """Gather another number of sums; before the first call."""
+        self.pending = self.pending.new_zeros(num_counts + _BAD + 1)
+
+    def begin_call(self, feeds: bool) -> int | None:
+        """End the iteration before if this call is the first of another.
+
+        Args:
+            feeds: Whether this call will feed the filters.
+
+        Returns:
+            The running iteration, for :meth:`end_call`; None with no runner.
+        """
+        iteration = current_iteration()
+        if feeds and iteration != self._iteration:
+            self._end_iteration()
+            self._iteration = iteration
+        return iteration
+
+    def compose(self, task: Tensor, bnm: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Mix the terms of a call.
+
+        Args:
+            task: L_task, scalar.
+            bnm: L_bnm of this call alone, scalar; None without that term.
+
+        Returns:
+            L_k, and this call's part of the mean of L_bnm over the iteration.
+        """
+        if bnm is None:
+            return task, None
+        # A tensor of its own: the buffer may change before the backward pass.
+        share = 1 / self.calls_per_iteration
+        bnm = share * bnm
+        return task + self._bnm_factor() * bnm, bnm
+
+    @torch.no_grad()
+    def end_call(
+        self,
+        iteration: int | None,
+        task: Tensor,
+        bnm: Tensor | None,
+        counts: Tensor | None = None,
+        has_bnm: bool = True,
+    ) -> None:
+        """Add what a call tells to the iteration's sums, which stay finite.
+
+        Args:
+            iteration: What :meth:`begin_call` returned.
+            task: L_task.
+            bnm: L_bnm as :meth:`compose` returned it.
+            counts: Further sums of a subclass, up to (num_counts,).
+            has_bnm: Whether calls of this kind share L_bnm of the iteration.
+        """
+        zero = torch.zeros_like(task)
+        bnm = zero if bnm is None else bnm.to(task.dtype)
+        finite = torch.isfinite(task) & torch.isfinite(bnm)
+        tail = torch.stack(
+            (
+                torch.where(finite, task, zero),
+                torch.where(finite, bnm, zero),
+                zero + has_bnm,
+                (~finite).to(task.dtype),
+            )
+        )
+        self.pending[-len(tail) :].add_(tail)
+        if counts is not None:
+            counts = torch.nan_to_num(counts, nan=0.0)
+            self.pending[: len(counts)].add_(counts)
+        if iteration is None:
+            self._end_iteration()
+
+    def _bnm_factor(self) -> Tensor | float:
+        """Lambda of the current iteration."""
+        if self.proportion is None:
+            return self.bnm_weight
+        return self.bnm_weight * self.proportion.proportion
+
+    @torch.no_grad()
+    def _end_iteration(self) -> None:
+        """Step the filters on the gathered sums of all ranks, and start afresh."""
+        all_reduce(self.pending)
+        counts, tail = self.pending[: -(_BAD + 1)], self.pending[-(_BAD + 1) :]
+        tail = tail / get_world_size()
+        valid = (tail[_CALLS] > 0) & (tail[_BAD] == 0)
+        self._observe_counts(counts, valid)
+        if self.proportion is not None:
+            self.proportion.observe(tail[_TASK], valid)
+        calls = torch.where(valid, tail[_CALLS], self.calls_per_iteration)
+        self.calls_per_iteration.copy_(calls)
+        self._show(tail)
+        self.pending.zero_()
+
+    def _observe_counts(self, counts: Tensor, valid: Tensor) -> None:
+        """For a subclass: use its sums, (num_counts,), of a finished iteration."""
+
+    def _further_scalars(self) -> dict[str, Tensor]:
+        """For a subclass: what it logs besides."""
+        return {}
+
+    def _name_of_scalars(self) -> str:
+        """For a subclass: the first part of their names."""
+        if self.log_prefix is None:
+            raise ValueError('log_prefix: expected a string, got None')
+        return self.log_prefix
+
+    def _show(self, tail: Tensor) -> None:
+        scalars = {'task': tail[_TASK]}
+        if self.bnm_weight > 0:
+            scalars['bnm'] = tail[_BNM]
+            scalars['lambda'] = self._bnm_factor() * torch.ones_like(tail[_BNM])
+        if self.proportion is not None:
+            scalars['gain'] = self.proportion.gain
+        if self._scalars is None:
+            # By now the model is put together, and the loss can know its place.
+            self._scalars = IterationScalars(self._name_of_scalars())
+        self._scalars.send(scalars | self._further_scalars())

@@ -1,0 +1,264 @@
+"""From the shipped configs through MMEngine's runner to records, table and pictures."""
+
+import json
+import zlib
+from pathlib import Path
+
+import count_crowds
+import numpy as np
+import plot_schemes
+import pytest
+import torch
+from matplotlib.image import imread
+from mmengine.config import Config
+
+from daal_mmdet.counting import comparison
+from daal_mmdet.counting.comparison import run_schemes
+from daal_mmdet.counting.comparison_table import scheme_table
+from daal_mmdet.counting.crowd_scenes import (
+    write_shanghaitech_layout,
+    write_ucf_cc_50_layout,
+)
+from daal_mmdet.counting.finished_run import FinishedRun
+from daal_mmdet.run_records import read_records
+
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'counting'
+SMALL = ['model.width=0.0625', 'model.norm_cfg.num_groups=1', 'train_cfg.max_iters=3']
+LOG = ['default_hooks.logger.interval=1', 'default_hooks.checkpoint.interval=3']
+
+
+def small(name, root):
+    config = Config.fromfile(CONFIGS / f'{name}.py')
+    config.model.update(width=1 / 16)
+    config.model.norm_cfg.num_groups = 1
+    config.train_cfg.max_iters = 3
+    config.default_hooks.logger.interval = 1
+    config.default_hooks.checkpoint.interval = 3
+    for loader in ('train', 'test'):
+        dataset = config[f'{loader}_dataloader'].dataset
+        dataset.data_root = str(root)
+        for step in dataset.pipeline:
+            if step.type == 'LoadDensityMap':
+                step.cache_dir = None
+    return config
+
+
+@pytest.fixture(scope='module')
+def part_b(tmp_path_factory):
+    root = tmp_path_factory.mktemp('part_b')
+    write_shanghaitech_layout(root, [3, 9, 0], [4, 8], size=(40, 52))
+    return root
+
+
+@pytest.fixture(scope='module')
+def finished(part_b, tmp_path_factory):
+    """Two schemes, trained for real."""
+    folder = tmp_path_factory.mktemp('finished')
+    configs = {
+        name: small(f'csrnet_small_shanghaitech_b{ending}', part_b)
+        for name, ending in (('CSRNet', ''), ('CSRNet + A-BNM', '_abnm'))
+    }
+    return folder, configs, run_schemes(configs, [None], [0], folder)
+
+
+def test_records_hold_what_was_counted(finished):
+    folder, _, records = finished
+    assert read_records(folder / 'runs.jsonl') == records
+    assert [record['scheme'] for record in records] == ['CSRNet', 'CSRNet + A-BNM']
+    for record in records:
+        assert record['train_mean'] == 4
+        assert [truth for truth, _ in record['counts'].values()] == [4, 8]
+        errors = [found - truth for truth, found in record['counts'].values()]
+        assert record['MAE'] == pytest.approx(np.abs(errors).mean(), abs=0.01)
+        assert record['bias'] == pytest.approx(np.mean(errors), abs=0.01)
+
+
+def test_each_run_logs_into_its_own_folder(finished):
+    folder, _, records = finished
+    plain, adaptive = (FinishedRun(folder, record) for record in records)
+    for run in (plain, adaptive):
+        steps, values = run.curve('loss')
+        assert steps.tolist() == [1, 2, 3]
+        assert (values > 0).all()
+    # The same first crop and weights; the proportion starts at 0.
+    assert plain.curve('loss')[1][0] == adaptive.curve('loss')[1][0]
+    assert not len(plain.curve('counting_lambda')[0])
+    assert len(adaptive.curve('counting_lambda')[0])
+
+
+def test_a_finished_run_predicts_as_its_evaluation_did(finished):
+    folder, _, records = finished
+    run = FinishedRun(folder, records[1])
+    for name, (truth, predicted) in run.counts.items():
+        path, true_map, density = run.predict(name)
+        assert path.stem == name
+        assert density.shape == true_map.shape == (5, 7)
+        assert true_map.sum() == pytest.approx(truth, rel=1e-4)
+        assert density.sum() == pytest.approx(predicted, abs=0.01)
+    with pytest.raises(FileNotFoundError, match='expected a configuration and last_'):
+        FinishedRun(folder, records[0] | {'work_dir': 'runs/none'})
+
+
+def test_the_schemes_train_differently(finished):
+    folder, _, records = finished
+    weights = [
+        torch.load(folder / r['work_dir'] / 'iter_3.pth', weights_only=False)
+        for r in records
+    ]
+    plain, adaptive = (w['state_dict'] for w in weights)
+    assert 'loss_density.proportion.gain' in adaptive
+    assert 'loss_density.proportion.gain' not in plain
+    assert not torch.equal(
+        plain['output_layer.weight'], adaptive['output_layer.weight']
+    )
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Replace training by a number that the config determines; list the configs."""
+    configs = []
+
+    def train_once(config, work_dir):
+        configs.append(config.to_dict())
+        number = zlib.crc32(json.dumps(configs[-1], sort_keys=True).encode())
+        return dict(MAE=float(number))
+
+    monkeypatch.setattr(comparison, 'train_once', train_once)
+    return configs
+
+
+def test_a_comparison_resumes_after_a_kill(tmp_path, trained):
+    configs = {
+        name: small(f'csrnet_small_ucf_cc_50{ending}', tmp_path)
+        for name, ending in (('a', ''), ('b', '_bnm'))
+    }
+    before = {name: config.to_dict() for name, config in configs.items()}
+    arguments = (configs, [0, 3], [0, 1], tmp_path / 'out')
+    seen = []
+    records = run_schemes(*arguments, on_done=seen.append)
+    assert seen == records
+    assert len({(r['scheme'], r['fold'], r['seed']) for r in records}) == 8
+    assert len(trained) == 8
+    assert run_schemes(*arguments) == records
+    assert len(trained) == 8
+
+    path = tmp_path / 'out' / 'runs.jsonl'
+    lines = path.read_text().splitlines()
+    path.write_text('\n'.join(lines[:-1]) + '\n' + lines[-1][:20])
+    assert run_schemes(*arguments) == records
+    assert len(trained) == 9
+    # Another configuration is another run.
+    assert {name: config.to_dict() for name, config in configs.items()} == before
+    configs['b'].model.loss.bnm_weight = 0.5
+    run_schemes(*arguments)
+    assert len(trained) == 9 + 4
+
+
+def test_each_run_gets_its_fold_and_seed_and_looks_at_no_held_out_image(
+    tmp_path, trained
+):
+    config = small('csrnet_small_ucf_cc_50', tmp_path)
+    run_schemes({'a': config}, [2], [5], tmp_path)
+    (prepared,) = trained
+    for loader, split in (('train', 'train'), ('test', 'test')):
+        dataset = prepared[f'{loader}_dataloader']['dataset']
+        assert (dataset['fold'], dataset['split']) == (2, split)
+    assert prepared['randomness'] == dict(seed=5)
+    assert prepared['val_dataloader'] is prepared['val_cfg'] is None
+
+
+def record(scheme, fold, mae, rmse=10.0, bias=0.0):
+    return dict(
+        scheme=scheme,
+        fold=fold,
+        seed=0,
+        MAE=mae,
+        RMSE=rmse,
+        bias=bias,
+        counts={'1': [10.0, 0.0], '2': [30.0, 0.0]},
+        train_mean=12.0,
+    )
+
+
+def test_table():
+    runs = [record('plain', 0, 5.0), record('plain', 1, 7.0)]
+    runs += [record('bnm', 0, 4.0), record('bnm', 1, 8.0, bias=-2.0)]
+    lines = scheme_table(runs, 'plain', {'paper': (1.0, 2.0)}).splitlines()
+    assert lines[0].startswith('| scheme | MAE | RMSE | bias | MAE - plain |')
+    assert lines[2] == '| plain | 6.0 ± 1.4 | 10.0 ± 0.0 | 0.0 ± 0.0 |  |  | 2 |'
+    assert lines[3].startswith(
+        '| bnm | 6.0 ± 2.8 | 10.0 ± 0.0 | -1.0 ± 1.4 | +0.0 | [-1'
+    )
+    # |12 - 10| and |12 - 30|.
+    assert lines[4].startswith('| *mean of the training counts* | 10.0 ± 0.0 | 12.8 ±')
+    assert lines[5] == '| *paper* | 1.0 | 2.0 |  |  |  |  |'
+    with pytest.raises(ValueError, match=r"baseline: expected one of .*, got 'other'"):
+        scheme_table(runs, 'other')
+    with pytest.raises(
+        ValueError, match=r'runs: plain has folds and seeds .*, bnm has'
+    ):
+        scheme_table(runs[:-1], 'plain')
+
+
+def test_tools_train_tabulate_and_draw(tmp_path, capsys):
+    write_ucf_cc_50_layout(tmp_path / 'ucf', [i % 7 for i in range(50)], (40, 40))
+    common = [
+        str(CONFIGS / 'csrnet_small_ucf_cc_50.py'),
+        '--out',
+        str(tmp_path / 'out'),
+        '--data-root',
+        str(tmp_path / 'ucf'),
+    ]
+    cache = [
+        f'{loader}_dataloader.dataset.pipeline.1.cache_dir={tmp_path / "maps"}'
+        for loader in ('train', 'test')
+    ]
+    options = ['--cfg-options', *SMALL, *LOG, *cache]
+    count_crowds.main([*common, '--folds', '1', *options])
+    table = (tmp_path / 'out' / 'table.md').read_text()
+    assert table in capsys.readouterr().out
+    assert len(table.splitlines()) == 2 + 4 + 2
+    assert '| *CSRNet as published* | 266.1 | 397.5 |' in table
+    records = read_records(tmp_path / 'out' / 'runs.jsonl')
+    assert [r['fold'] for r in records] == [1] * 4
+    assert list(records[0]['counts']) == [str(n) for n in range(11, 21)]
+    assert list((tmp_path / 'maps').glob('*.npy'))
+
+    (tmp_path / 'out' / 'table.md').unlink()
+    count_crowds.main([*common, '--report'])
+    assert (tmp_path / 'out' / 'table.md').read_text() == table
+
+    pictures = [tmp_path / 'new' / name for name in ('curves.png', 'grid.png')]
+    arguments = ['--curves', str(pictures[0]), '--grid', str(pictures[1])]
+    plot_schemes.main([str(tmp_path / 'out'), *arguments, '--rows', '2'])
+    for path in pictures:
+        image = imread(path)
+        assert image.shape[1] == 12 * 80
+        assert np.ptp(image[..., :3]) > 0.5
+    plot_schemes.main([str(tmp_path / 'out'), *arguments[2:], '--images', '13'])
+    assert imread(pictures[1]).shape[0] < image.shape[0]
+    with pytest.raises(SystemExit, match=r"--images: expected some of .*, got '50'"):
+        plot_schemes.main([str(tmp_path / 'out'), *arguments[2:], '--images', '50'])
+
+
+def test_bad_arguments_of_the_tools(tmp_path, capsys):
+    plain = str(CONFIGS / 'csrnet_small_shanghaitech_b.py')
+    for arguments, text in (
+        ([plain, '--seeds', '0'], '--seeds: expected a number > 0, got 0'),
+        ([str(tmp_path / 'a.py')], f'there is no config {tmp_path / "a.py"}'),
+    ):
+        with pytest.raises(SystemExit):
+            count_crowds.main(arguments)
+        assert text in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='--folds: the data set of .* has none'):
+        count_crowds.main([plain, '--folds', '1', '--out', str(tmp_path)])
+    with pytest.raises(SystemExit, match='--report: there are no runs in'):
+        count_crowds.main([plain, '--report', '--out', str(tmp_path)])
+    for arguments, text in (
+        ([], 'name a picture to write: --curves or --grid'),
+        (['--grid', 'a.png'], 'there are no runs in'),
+        (['--grid', 'a.png', '--rows', '0'], '--rows: expected a number > 0, got 0'),
+    ):
+        with pytest.raises(SystemExit):
+            plot_schemes.main([str(tmp_path), *arguments])
+        assert text in capsys.readouterr().err
