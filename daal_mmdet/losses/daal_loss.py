@@ -11,22 +11,11 @@ from torch import Tensor, nn
 from daal_mmdet.losses.adaptive_composition import AdaptiveComposition
 from daal_mmdet.losses.bnm_loss import NORMALIZATIONS, batch_nuclear_norm_loss
 from daal_mmdet.losses.class_balance import ClassBalance, check_options
-<<<<<<< HEAD
 from daal_mmdet.losses.head_aware_loss import HeadAwareLoss
-from daal_mmdet.losses.head_rules import FULL_CALL, CallKind
-from daal_mmdet.losses.iteration_scalars import (
-    IterationScalars,
-    check_prefix,
-    current_iteration,
-)
+from daal_mmdet.losses.head_rules import FULL_CALL
+from daal_mmdet.losses.iteration_scalars import current_iteration
 from daal_mmdet.losses.placement import distinct_name
-from daal_mmdet.losses.targets import Targets, flatten_rows, parse_targets
-=======
-from daal_mmdet.losses.head_rules import FULL_CALL, HeadRules, rules_of
-from daal_mmdet.losses.placement import distinct_name
-from daal_mmdet.losses.sigmoid_classifier import SigmoidClassifierLoss
-from daal_mmdet.losses.targets import count_classes, flatten_rows, parse_targets
->>>>>>> main
+from daal_mmdet.losses.targets import flatten_rows, parse_targets
 from daal_mmdet.losses.task_term import TaskTerm
 from daal_mmdet.losses.validation import check_choice, check_number
 from daal_mmdet.nuclear_norm import METHODS
@@ -37,11 +26,7 @@ REDUCTIONS = ('none', 'mean', 'sum')
 
 
 @MODELS.register_module()
-<<<<<<< HEAD
-class DAALLoss(HeadAwareLoss):
-=======
-class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
->>>>>>> main
+class DAALLoss(AdaptiveComposition, HeadAwareLoss):
     """Classification loss that adapts to imbalance while it trains.
 
     ::
@@ -205,30 +190,6 @@ class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
         self.bnm_normalization = bnm_normalization
         self.bnm_method = bnm_method
         self.bnm_max_rows = bnm_max_rows
-<<<<<<< HEAD
-        self.class_balance = (
-            None
-            if class_balance is None
-            else ClassBalance(num_classes, **class_balance)
-        )
-        self.proportion = (
-            AdaptiveProportion(
-                update_cycle,
-                update_fraction,
-                update_cycle_range,
-                trend_noise,
-                noise_forgetting,
-            )
-            if bnm_weight > 0 and bnm_adaptive
-            else None
-        )
-        self.register_buffer('pending', self._zero_sums())
-        self.register_buffer('calls_per_iteration', torch.ones(()))
-        self.log_prefix = log_prefix
-        self._iteration: int | None = None
-=======
-        self.rules = HeadRules()
->>>>>>> main
         self._calls = 0
 
     def placed(self, owner: nn.Module, name: str) -> None:
@@ -243,10 +204,9 @@ class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
 
         YOLOX does not without positives; other ranks that do would wait for this one.
         """
-        iteration = current_iteration()
-        trains = self.training and torch.is_grad_enabled()
-        if trains and iteration is not None and self.num_classes is not None:
-            self._begin_iteration(iteration, self.num_classes)
+        known = current_iteration() is not None and self.num_classes is not None
+        if known and self.training and torch.is_grad_enabled():
+            self.begin_call(feeds=True)
 
     def forward(
         self,
@@ -301,13 +261,7 @@ class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
         # A sampler's call overrides the reduction to 'none'; some heads always do so.
         rows_asked = reduction == 'none' and reduction_override is not None
         feeds = self.training and torch.is_grad_enabled() and not rows_asked
-<<<<<<< HEAD
-        iteration = current_iteration()
-        if feeds:
-            self._begin_iteration(iteration, C)
-=======
         iteration = self.begin_call(feeds)
->>>>>>> main
         kind = self.rules.kind_of_call(self._calls) if feeds else FULL_CALL
         balance = None
         if self.class_balance is not None and kind.balances:
@@ -339,79 +293,7 @@ class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
             )
         return self.loss_weight * loss
 
-<<<<<<< HEAD
-    def _bnm_factor(self) -> Tensor | float:
-        """Lambda of the current iteration."""
-        if self.proportion is None:
-            return self.bnm_weight
-        return self.bnm_weight * self.proportion.proportion
-
-    @torch.no_grad()
-    def _gather(
-        self, task: Tensor, bnm: Tensor | None, targets: Targets, kind: CallKind
-    ) -> None:
-        """Add what one call tells to the iteration's sums, which stay finite."""
-        zero = torch.zeros_like(task)
-        bnm = zero if bnm is None else bnm.to(task.dtype)
-        finite = torch.isfinite(task) & torch.isfinite(bnm)
-        tail = torch.stack(
-            (
-                torch.where(finite, task, zero),
-                torch.where(finite, bnm, zero),
-                zero + kind.bnm,
-                (~finite).to(task.dtype),
-            )
-        )
-        self.pending[-len(tail) :].add_(tail)
-        if self.rules.repeats:
-            self._calls += 1
-        if self.class_balance is not None and kind.counts:
-            counts = torch.nan_to_num(targets.class_counts(), nan=0.0)
-            self.pending[: len(counts)].add_(counts)
-
-    def _begin_iteration(self, iteration: int | None, num_classes: int) -> None:
-        if iteration != self._iteration:
-            self._end_iteration(num_classes)
-            self._iteration = iteration
-
-    @torch.no_grad()
-    def _end_iteration(self, num_classes: int) -> None:
-        """Step the filters on the gathered sums of all ranks, and start afresh."""
-        all_reduce(self.pending)
-        C = num_classes if self.class_balance is not None else 0
-        counts, tail = self.pending[:C], self.pending[-(_BAD + 1) :]
-        tail = tail / get_world_size()
-        valid = (tail[_CALLS] > 0) & (tail[_BAD] == 0)
-        if self.class_balance is not None:
-            self.class_balance.observe(counts, valid)
-        if self.proportion is not None:
-            self.proportion.observe(tail[_TASK], valid)
-        calls = torch.where(valid, tail[_CALLS], self.calls_per_iteration)
-        self.calls_per_iteration.copy_(calls)
-        self._show(tail, num_classes)
-        self.pending.zero_()
-=======
-    def _count_classes(self, pred: Tensor) -> int:
-        """C, after checking that ``pred`` has a fitting number of columns."""
-        C = count_classes(pred, self.use_sigmoid)
-        if self.num_classes is not None and self.num_classes != C:
-            raise ValueError(
-                f'num_classes: the loss holds {self.num_classes} classes but pred of '
-                f'shape {tuple(pred.shape)} has {C} with use_sigmoid={self.use_sigmoid}'
-            )
-        if self.class_balance is not None:
-            capacity = len(self.class_balance.share)
-            if capacity < C:
-                raise ValueError(
-                    f'num_classes: pred of shape {tuple(pred.shape)} has {C} classes, '
-                    f'more than the {capacity} a loss holds unless told; write '
-                    f'num_classes={C} in its config'
-                )
-        self.num_classes = C
-        return C
-
     def _observe_counts(self, counts: Tensor, valid: Tensor) -> None:
->>>>>>> main
         self._calls = 0
         if self.class_balance is not None:
             self.class_balance.observe(counts[: self.num_classes], valid)
