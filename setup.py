@@ -16,7 +16,9 @@ VERSION = re.search(r"^__version__ = '([^']+)'$", INIT, re.MULTILINE)
 if VERSION is None:
     raise RuntimeError("daal_mmdet/__init__.py has no line __version__ = '...'")
 
-TEST = ['filterpy', 'hypothesis>=6.80', 'lvis', 'pytest>=7.4', 'statsmodels']
+# PyTorch's CUDA builds bring their own; it has wheels for Linux only.
+TRITON = 'triton>=3.0; sys_platform == "linux"'
+TEST = ['filterpy', 'hypothesis>=6.80', 'lvis', 'pytest>=7.4', 'statsmodels', TRITON]
 
 setup(
     name='daal_mmdet',
@@ -60,6 +62,7 @@ setup(
         'openmmlab': ['mmcv>=2.0.0', 'mmengine>=0.10.0', 'mmdet>=3.0.0'],
         'forecasting': ['statsmodels'],
         'lvis': ['lvis'],
+        'triton': [TRITON],
         # For mmdet's PAA and LAD, so that tools/check_compatibility.py can train them.
         'compatibility': ['scikit-learn'],
         'test': TEST,

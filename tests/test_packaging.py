@@ -65,7 +65,7 @@ def test_plain_installation_replaces_nothing(metadata):
 
 
 def test_extras(metadata):
-    optional = {'compatibility', 'forecasting', 'lvis'}
+    optional = {'compatibility', 'forecasting', 'lvis', 'triton'}
     extras = {'onedl', 'openmmlab', *optional, 'test', 'dev'}
     assert set(metadata.get_all('Provides-Extra')) == extras
     onedl = {r.name for r in requirements(metadata, 'onedl')}

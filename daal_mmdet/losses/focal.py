@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from daal_mmdet.losses import focal_triton
+
 __all__ = [
     'probability_focal_elements',
     'quality_focal_elements',
@@ -46,7 +48,8 @@ def sigmoid_focal_sum(
 
     Value and gradient come from one pass over blocks of rows: the negative term for
     every entry, then a correction of the one positive entry a foreground row has. No
-    one-hot matrix is built and no N x C tensor is kept but the gradient.
+    one-hot matrix is built and no N x C tensor is kept but the gradient. On a GPU one
+    Triton kernel does it, where Triton is there.
 
     Args:
         logits: (N, C), floating point.
@@ -79,6 +82,12 @@ class _SigmoidFocalSum(torch.autograd.Function):
         row_weight: Tensor | None,
         pos_weight: Tensor | None,
     ) -> Tensor:
+        if focal_triton.usable(logits):
+            total, grad = focal_triton.sigmoid_focal(
+                logits, labels, gamma, alpha, row_weight, pos_weight
+            )
+            ctx.save_for_backward(grad)
+            return total
         num_rows, num_classes = logits.shape
         positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1.0 - alpha)
         dtype = torch.promote_types(logits.dtype, torch.float32)
