@@ -15,6 +15,7 @@ from daal_mmdet.losses.iteration_scalars import (
     check_prefix,
     current_iteration,
 )
+from daal_mmdet.losses.snapshot import snapshot
 from daal_mmdet.losses.validation import check_flag, check_number
 
 __all__ = ['AdaptiveComposition']
@@ -132,9 +133,12 @@ class AdaptiveComposition(nn.Module):
         if bnm is None:
             return task, None
         # A tensor of its own: the buffer may change before the backward pass.
-        share = 1 / self.calls_per_iteration
+        share = snapshot(1 / self.calls_per_iteration)
         bnm = share * bnm
-        return task + self._bnm_factor() * bnm, bnm
+        factor = self._bnm_factor()
+        if isinstance(factor, Tensor):
+            factor = snapshot(factor)
+        return task + factor * bnm, bnm
 
     @torch.no_grad()
     def end_call(

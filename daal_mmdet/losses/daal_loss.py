@@ -15,6 +15,7 @@ from daal_mmdet.losses.head_aware_loss import HeadAwareLoss
 from daal_mmdet.losses.head_rules import FULL_CALL
 from daal_mmdet.losses.iteration_scalars import current_iteration
 from daal_mmdet.losses.placement import distinct_name
+from daal_mmdet.losses.snapshot import snapshot
 from daal_mmdet.losses.targets import flatten_rows, parse_targets
 from daal_mmdet.losses.task_term import TaskTerm
 from daal_mmdet.losses.validation import check_choice, check_number
@@ -265,7 +266,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         kind = self.rules.kind_of_call(self._calls) if feeds else FULL_CALL
         balance = None
         if self.class_balance is not None and kind.balances:
-            balance = self.class_balance(C)
+            balance = snapshot(self.class_balance(C))
         task = self.task_term(pred, targets, balance, reduction, avg_factor)
         bnm = None
         if self.bnm_weight > 0 and kind.bnm and reduction != 'none':

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 
+import torch
 import torch.nn as nn
 from mmengine.model import is_model_wrapper
 from torch.nn.modules.module import register_module_module_registration_hook
@@ -38,8 +39,9 @@ class PlacedModule(nn.Module):
 def root_of(module: nn.Module) -> nn.Module:
     """The outermost module that ``module`` is part of; itself if of none.
 
-    Wrappers of a model, such as MMEngine's for distributed training, do not count. A
-    copy of a model was never put together, so its parts are part of none.
+    Wrappers of a model, such as MMEngine's for distributed training or what
+    ``torch.compile`` returns, do not count. A copy of a model was never put together,
+    so its parts are part of none.
     """
     return _climb(module)[0]
 
@@ -49,6 +51,8 @@ def path_in_model(module: nn.Module) -> str:
     return '.'.join(_climb(module)[1])
 
 
+# Asked once; a compiled loss can not look at what it is part of.
+@torch.compiler.disable
 def distinct_name(module: nn.Module, kind: type, name: str, usual: str) -> str:
     """A name that no other module of the same kind has in the same model.
 
@@ -72,7 +76,7 @@ def _climb(module: nn.Module) -> tuple[nn.Module, list[str]]:
     while module in _owners:
         reference, name = _owners[module]
         owner = reference()
-        if owner is None or is_model_wrapper(owner):
+        if owner is None or is_model_wrapper(owner) or name == '_orig_mod':
             break
         module = owner
         names.insert(0, name)

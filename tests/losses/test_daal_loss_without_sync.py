@@ -75,3 +75,24 @@ def test_graph_breaks_only_at_the_message_hub(use_sigmoid):
     places = {reason.user_stack[-1].name for reason in explained.break_reasons}
     # The iteration is read, and scalars are shown; by the callers of these.
     assert places <= {'begin_call', '_show'}, explained.break_reasons
+
+
+@pytest.mark.parametrize('use_sigmoid', [True, False])
+def test_compiled_loss_is_the_eager_loss(use_sigmoid):
+    """With no runner the filters change between the forward and the backward pass."""
+    torch._dynamo.reset()
+    eager, other = (DAALLoss(use_sigmoid=use_sigmoid) for _ in range(2))
+    compiled = torch.compile(other, backend='aot_eager')
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        pred = torch.randn(N, C if use_sigmoid else C + 1, generator=generator)
+        labels = torch.randint(0, C + 1, (N,), generator=generator)
+        gradients = []
+        for loss in (eager, compiled):
+            leaf = pred.clone().requires_grad_()
+            value = loss(leaf, labels, torch.ones(N), avg_factor=3.0)
+            value.backward()
+            gradients.append((value.detach(), leaf.grad))
+        torch.testing.assert_close(*gradients)
+    for ours, want in zip(other.buffers(), eager.buffers(), strict=True):
+        torch.testing.assert_close(ours, want)
