@@ -12,7 +12,7 @@ import torch
 from daal_mmdet.losses import focal, focal_triton
 from tests import oracles
 
-pytest.importorskip('triton', reason='no wheel of Triton for this platform')
+pytest.importorskip('triton', reason="needs pip install '.[triton]' (Linux)")
 
 # Answers each case by the public function, which takes its gradient from the kernel.
 ANSWER = """
