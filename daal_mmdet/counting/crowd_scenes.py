@@ -1,4 +1,4 @@
-"""Generated scenes of crowds with exact points, in the layouts of the published sets."""
+"""Generated crowds with exact points, in the layouts of the published sets."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ PLAIN = [
     'csrnet_shanghaitech_a',
     'csrnet_shanghaitech_b',
     'csrnet_ucf_cc_50',
+    'csrnet_small_shanghaitech_a',
     'csrnet_small_shanghaitech_b',
     'csrnet_small_ucf_cc_50',
 ]

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from mmengine.config import Config
 
 from daal_mmdet.counting import comparison
-from daal_mmdet.counting.comparison import run_schemes
+from daal_mmdet.counting.comparison import latest_records, run_schemes
 from daal_mmdet.counting.comparison_table import scheme_table
 from daal_mmdet.counting.crowd_scenes import (
     write_shanghaitech_layout,
@@ -150,8 +150,13 @@ def test_a_comparison_resumes_after_a_kill(tmp_path, trained):
     # Another configuration is another run.
     assert {name: config.to_dict() for name, config in configs.items()} == before
     configs['b'].model.loss.bnm_weight = 0.5
-    run_schemes(*arguments)
+    changed = run_schemes(*arguments)
     assert len(trained) == 9 + 4
+    # A report holds the last of several.
+    latest = {(r['scheme'], r['fold'], r['seed']): r for r in changed}
+    for found in latest_records(tmp_path / 'out'):
+        assert found == latest.pop((found['scheme'], found['fold'], found['seed']))
+    assert not latest
 
 
 def test_each_run_gets_its_fold_and_seed_and_looks_at_no_held_out_image(
