@@ -16,7 +16,7 @@ VERSION = re.search(r"^__version__ = '([^']+)'$", INIT, re.MULTILINE)
 if VERSION is None:
     raise RuntimeError("daal_mmdet/__init__.py has no line __version__ = '...'")
 
-TEST = ['filterpy', 'hypothesis>=6.80', 'pytest>=7.4', 'statsmodels']
+TEST = ['filterpy', 'hypothesis>=6.80', 'lvis', 'pytest>=7.4', 'statsmodels']
 
 setup(
     name='daal_mmdet',
@@ -59,6 +59,9 @@ setup(
         ],
         'openmmlab': ['mmcv>=2.0.0', 'mmengine>=0.10.0', 'mmdet>=3.0.0'],
         'forecasting': ['statsmodels'],
+        'lvis': ['lvis'],
+        # For mmdet's PAA and LAD, so that tools/check_compatibility.py can train them.
+        'compatibility': ['scikit-learn'],
         'test': TEST,
         'dev': [*TEST, 'mypy>=1.8', 'ruff>=0.9'],
     },

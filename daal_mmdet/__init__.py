@@ -18,19 +18,23 @@ except ImportError as error:
 
 from daal_mmdet import (
     counting,
+    datasets,
     evaluation,
     forecasting,
     hooks,
     losses,
     visualization,
+    whole_file_backend,
 )
 
 __all__ = [
     '__version__',
     'counting',
+    'datasets',
     'evaluation',
     'forecasting',
     'hooks',
     'losses',
     'visualization',
+    'whole_file_backend',
 ]

@@ -9,10 +9,23 @@ from pathlib import Path
 
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-__all__ = ['add_common_arguments', 'build_runner', 'load_config', 'require_file']
+from daal_mmdet.checkpoints import find_resumable
+from daal_mmdet.cpu_processes import join_cpu_processes, run_on_cpu
+
+__all__ = [
+    'add_common_arguments',
+    'build_runner',
+    'load_config',
+    'require_file',
+    'require_writable',
+    'resume',
+]
+
+_WARNING = 30
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +54,20 @@ def require_file(name: str, path: str) -> None:
     """Exit with a message unless ``path`` is a file or a URL."""
     if '://' not in path and not Path(path).is_file():
         raise SystemExit(f'{name}: there is no file {path!r}')
+
+
+def require_writable(folder: str) -> None:
+    """Make the work dir, or exit with a message if nothing can be written there."""
+    probe = Path(folder, f'.writable_{os.getpid()}')
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b'?')
+        probe.unlink()
+    except OSError as error:
+        raise SystemExit(
+            f'work_dir: {folder!r} cannot be written to ({error.strerror}); name '
+            'another with --work-dir'
+        ) from error
 
 
 def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
@@ -95,8 +122,44 @@ def _require_annotations(config: Config, loader: str) -> None:
         )
 
 
+def resume(config: Config, checkpoint: str) -> None:
+    """Make the config go on from a checkpoint, instead of ``load_from``.
+
+    Args:
+        config: Config to change.
+        checkpoint: A file; or 'auto' for the newest sound one of the work dir, see
+            :func:`~daal_mmdet.checkpoints.find_resumable`. A work dir without any
+            starts from the beginning.
+
+    Raises:
+        SystemExit: If there is no such file, or 'auto' finds only damaged ones.
+    """
+    config.resume = True
+    config.load_from = None
+    if checkpoint != 'auto':
+        require_file('--resume', checkpoint)
+        config.load_from = checkpoint
+        return
+    try:
+        found = find_resumable(config.work_dir)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    if found is None:
+        # mmengine would look for the file that last_checkpoint names.
+        config.resume = False
+        return
+    for path, reason in found.damaged.items():
+        print_log(f'--resume: {path} is left aside: {reason}', level=_WARNING)
+    config.load_from = str(found.path)
+
+
 def build_runner(config: Config) -> Runner:
-    """Build the runner that the config names, mmengine's own unless it says."""
+    """Build the runner that the config names, mmengine's own unless it says.
+
+    Started by a launcher where there is no accelerator, the processes are joined first.
+    """
+    if config.launcher == 'pytorch' and run_on_cpu():
+        join_cpu_processes(config)
     if 'runner_type' in config:
         return RUNNERS.build(config)
     return Runner.from_cfg(config)

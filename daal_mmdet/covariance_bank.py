@@ -26,8 +26,8 @@ the prior, which counts as one slot of the level in the first iteration.
 R is estimated from the residuals *after* the update, e = z_i - x, since
 E[e e^T] = R - P for any number of measurements: the mean of e e^T + P, weighted by f^m,
 which stays positive definite (compare S. Akhlaghi et al., IEEE PES General Meeting
-2017, eq. 13). The estimate R_g of a (level, template) shrinks towards that of its level, and
-that of a slot towards R_g; these count for ``noise_prior`` measurements::
+2017, eq. 13). The estimate R_g of a (level, template) shrinks towards that of its
+level, and that of a slot towards R_g; these count for ``noise_prior`` measurements::
 
     R = (noise_prior R_g + sum of the slot's e e^T + P) / (noise_prior + their number)
 
@@ -48,6 +48,9 @@ __all__ = ['COVARIANCES', 'CovarianceBank']
 COVARIANCES = ('diag', 'full')
 # Variance below which a residual is taken for exact; keeps log det P finite.
 _NOISE_FLOOR = 1e-10
+# Smallest eigenvalue of a full R, over its largest variance: the sum of a few squares
+# is singular, and in float32 rounding would make it indefinite.
+_RELATIVE_FLOOR = 1e-6
 _SMALLEST_SHARE = 1e-20
 
 
@@ -228,7 +231,11 @@ class CovarianceBank:
             )
             number = self.noise_prior + own * self._noise_count[slots]
             noise = total / _over(number, total)
-        return noise + _NOISE_FLOOR * self._unit
+        floor = _NOISE_FLOOR
+        if self.kind == 'full':
+            largest = noise.diagonal(dim1=-2, dim2=-1).amax(dim=-1)
+            floor = floor + _RELATIVE_FLOOR * _over(largest, noise)
+        return noise + floor * self._unit
 
     def mean_log_det(self) -> Tensor:
         """Mean of log det P over the slots of each level as they were measured lately.

@@ -14,11 +14,17 @@ class Scalars:
     Attributes:
         train: One entry for each logged iteration, in order; ``step`` holds the
             iteration.
-        val: The last validation's values; empty before the first validation.
+        validations: One entry for each validation, in order; ``step`` holds the epoch,
+            or the iteration where the config counts those.
     """
 
     train: tuple[dict, ...]
-    val: dict
+    validations: tuple[dict, ...]
+
+    @property
+    def val(self) -> dict:
+        """The last validation's values; empty before the first validation."""
+        return self.validations[-1] if self.validations else {}
 
 
 def read_scalars(work_dir: Path) -> Scalars:
@@ -29,7 +35,7 @@ def read_scalars(work_dir: Path) -> Scalars:
     values.
     """
     train: dict[int, dict] = {}
-    val: dict = {}
+    validations: dict[int, dict] = {}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines(keepends=True):
             if not line.endswith('\n'):
@@ -38,5 +44,10 @@ def read_scalars(work_dir: Path) -> Scalars:
             if 'loss' in entry:
                 train[entry['step']] = entry
             else:
-                val = entry
-    return Scalars(tuple(train[step] for step in sorted(train)), val)
+                validations[entry['step']] = entry
+    return Scalars(
+        *(
+            tuple(logged[step] for step in sorted(logged))
+            for logged in (train, validations)
+        )
+    )

@@ -23,6 +23,10 @@ METHODS = ('auto', 'svd', 'gram', 'newton_schulz', 'fast')
 _LIFT = (3.4445, -4.7750, 2.0315)
 _CONVERGE = (15 / 8, -10 / 8, 3 / 8)
 _LIFT_STEPS, _CONVERGE_STEPS = 6, 4
+# Estimated relative error of a slope from a float32 Gram matrix that is let pass. On
+# softmax matrices of 30 x 80 to 1000 x 600 the error was at most 1.4 times the estimate
+# where that was above rounding, 5e-6.
+_ERROR = 7e-5
 
 
 def nuclear_norm(matrix: Tensor, method: str = 'auto') -> Tensor:
@@ -31,8 +35,10 @@ def nuclear_norm(matrix: Tensor, method: str = 'auto') -> Tensor:
     ``method`` says how:
 
     * ``'svd'``: full singular value decomposition; the reference.
-    * ``'gram'``: eigenvalues of the smaller Gram matrix, in float64 because the
-      product squares the condition number. Exact to float32 rounding.
+    * ``'gram'``: eigenvalues of the smaller Gram matrix. The product squares the
+      condition number, so float32 is enough only for well-conditioned matrices: on a
+      CPU it is tried first, and kept where the eigenvalues bound the relative error of
+      the gradient by 1e-4. Everything else is computed in float64.
     * ``'newton_schulz'``: ten matrix-product steps towards the polar factor. No
       decomposition and no host synchronisation. It underestimates directions whose
       singular value is below about 1e-4 of the Frobenius norm.
@@ -104,6 +110,16 @@ def _svd(A: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gram(A: Tensor) -> tuple[Tensor, Tensor]:
+    # Elsewhere the look at the eigenvalues would wait for the device, and a compiled
+    # graph can not branch on them.
+    if (
+        A.dtype == torch.float32
+        and A.device.type == 'cpu'
+        and not torch.compiler.is_compiling()
+    ):
+        solution = _gram_in_float32(A)
+        if solution is not None:
+            return solution
     finite, A = _without_non_finite(A)
     wide = A.shape[-2] < A.shape[-1]
     X = (A.mT if wide else A).double()
@@ -119,6 +135,24 @@ def _gram(A: Tensor) -> tuple[Tensor, Tensor]:
     root = ((V * inverse.unsqueeze(-2)) @ V.mT).to(A.dtype)
     slope = root @ A if wide else A @ root
     return _mark_non_finite(sigma.sum(-1).to(A.dtype), slope, finite)
+
+
+def _gram_in_float32(A: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Value and slope in float32; None where that is not accurate enough."""
+    wide = A.shape[-2] < A.shape[-1]
+    G = A @ A.mT if wide else A.mT @ A
+    # Non-finite entries show on the diagonal, the sums of squares.
+    if not bool(G.diagonal(dim1=-2, dim2=-1).sum().isfinite()):
+        return None
+    squares, V = torch.linalg.eigh(G)
+    # An eigenvalue errs by about eps * largest, so a direction of the slope by this
+    # over the eigenvalue; the root mean square is the relative error of the slope.
+    error = torch.finfo(A.dtype).eps * squares[..., -1:] / squares
+    if not bool(((squares[..., 0] > 0) & (error.square().mean(-1) < _ERROR**2)).all()):
+        return None
+    root = (V * squares.rsqrt().unsqueeze(-2)) @ V.mT
+    slope = root @ A if wide else A @ root
+    return squares.sqrt().sum(-1), slope
 
 
 def _newton_schulz(A: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,3 +1,4 @@
+import json
 from collections import OrderedDict
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
+from PIL import Image
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +61,40 @@ def one_image_batch():
         return data['inputs'], data['data_samples']
 
     return make
+
+
+@pytest.fixture
+def small_coco(tmp_path):
+    """Point a config of this project at six small random images."""
+    rng = np.random.default_rng(0)
+    images, boxes = [], []
+    for i in range(6):
+        pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f'{i}.png')
+        images.append({'id': i, 'file_name': f'{i}.png', 'width': 64, 'height': 64})
+        box = dict(bbox=[10, 12, 30, 20], area=600, iscrowd=0)
+        boxes.append(box | dict(id=i + 1, image_id=i, category_id=i % 3 + 1))
+    categories = [{'id': i + 1, 'name': n} for i, n in enumerate('abc')]
+    document = dict(images=images, annotations=boxes, categories=categories)
+    (tmp_path / 'data.json').write_text(json.dumps(document))
+    file = f'{tmp_path}/data.json'
+
+    def use(config: Config) -> Config:
+        for part in ('train', 'val', 'test'):
+            loader = config[f'{part}_dataloader']
+            loader.batch_size = 2
+            loader.dataset.update(
+                data_root=f'{tmp_path}/',
+                ann_file='data.json',
+                data_prefix=dict(img=''),
+                metainfo=dict(classes=('a', 'b', 'c')),
+            )
+            for step in loader.dataset.pipeline:
+                if step.type == 'Resize':
+                    step.scale = (64, 64)
+        for part in ('val', 'test'):
+            config[f'{part}_evaluator'].update(ann_file=file, train_ann_file=file)
+        config.default_hooks.logger.interval = 1
+        return config
+
+    return use

@@ -358,6 +358,91 @@ def forecast_errors(forecast, target, train, lag):
     }
 
 
+def _box_iou(a, b):
+    """IoU of two (x, y, w, h) boxes."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / (a[2] * a[3] + b[2] * b[3] - both)
+
+
+def _interpolated_ap(hits, num_truth):
+    """AP at 101 recalls, as NumPy spaces them, of ranked hits (True, False)."""
+    points, true = [], 0
+    for rank, hit in enumerate(hits, start=1):
+        true += hit
+        points.append((true / num_truth, true / rank))
+    total = 0.0
+    for recall in np.linspace(0, 1, 101):
+        reached = [p for r, p in points if r >= recall]
+        total += max(reached, default=0.0)
+    return total / 101
+
+
+def lvis_average_precision(document, detections, mode, classes=None, limit=10000):
+    """Box AP over IoU 0.50:0.95 by loops, in one of three ways, -1 without truth.
+
+    ``mode``: 'standard' (300 strongest detections an image, mean over classes),
+    'fixed' (``limit`` strongest a class instead), 'pool' (as 'fixed', but one ranking
+    of all classes). ``classes``: category ids to average over or pool; None for all.
+    """
+    if classes is None:
+        classes = [c['id'] for c in document['categories']]
+    kept = []
+    key = 'image_id' if mode == 'standard' else 'category_id'
+    most = 300 if mode == 'standard' else limit
+    for value in {d[key] for d in detections}:
+        same = [d for d in detections if d[key] == value]
+        kept += sorted(same, key=lambda d: -d['score'])[:most]
+
+    thresholds = [0.5 + 0.05 * k for k in range(10)]
+    of_class = []
+    for threshold in thresholds:
+        aps, pool, pool_truth = [], [], 0
+        for c in classes:
+            ranked, truth = _match_class(document, kept, c, threshold)
+            pool, pool_truth = pool + ranked, pool_truth + truth
+            if truth:
+                hits = [h for _, h in sorted(ranked, key=lambda r: -r[0])]
+                aps.append(_interpolated_ap(hits, truth))
+        if mode == 'pool' and pool_truth:
+            hits = [h for _, h in sorted(pool, key=lambda r: -r[0])]
+            aps = [_interpolated_ap(hits, pool_truth)]
+        of_class += aps
+    return sum(of_class) / len(of_class) if of_class else -1.0
+
+
+def _match_class(document, detections, category, threshold):
+    """(score, hit) of each detection of a class that counts, and the boxes to find."""
+    ranked, truth = [], 0
+    for image in document['images']:
+        boxes = [
+            a['bbox']
+            for a in document['annotations']
+            if (a['image_id'], a['category_id']) == (image['id'], category)
+        ]
+        truth += len(boxes)
+        if not boxes and category not in image['neg_category_ids']:
+            continue
+        free = set(range(len(boxes)))
+        found = [
+            d
+            for d in detections
+            if (d['image_id'], d['category_id']) == (image['id'], category)
+        ]
+        for d in sorted(found, key=lambda d: -d['score']):
+            overlaps = [(_box_iou(d['bbox'], boxes[k]), k) for k in free]
+            best = max(overlaps, default=(0.0, -1))
+            if best[0] >= threshold - 1e-12:
+                free.remove(best[1])
+                ranked.append((d['score'], True))
+            elif category not in image['not_exhaustive_category_ids']:
+                ranked.append((d['score'], False))
+    return ranked, truth
+
+
 # --- box losses and their filters -----------------------------------------------------
 class ResidualFilters:
     """Filters of slots in matrices, one measurement after the other, in plain loops."""

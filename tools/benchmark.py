@@ -18,6 +18,7 @@ warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
 with contextlib.redirect_stdout(io.StringIO()):
     import daal_mmdet  # noqa: F401 - registers its modules
     from daal_mmdet.benchmark.adoption import adopt_run
+    from daal_mmdet.benchmark.figures import benchmark_figures
     from daal_mmdet.benchmark.matrix import Failure, MatrixFolder, Running, run_matrix
     from daal_mmdet.benchmark.spec import BenchmarkSpec, PlannedRun, load_spec
     from daal_mmdet.benchmark.table import SPLITS, benchmark_table, select_records
@@ -51,7 +52,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='epochs, or iterations where the config counts those, instead of its own',
     )
     parser.add_argument(
-        '--name', help='folder of table and figures in OUT (default: that of the spec)'
+        '--name',
+        help='folder of table and figures in OUT (default: the name of the spec, and '
+        'schedule and backbone weights if they are not those of the config)',
     )
     parser.add_argument(
         '--variants', nargs='+', help='run these of the spec alone; the table shows all'
@@ -82,8 +85,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'and variant, whatever their configs (default: those of OUT/runs.jsonl whose '
         'config is that of the spec)',
     )
+    parser.add_argument('--dpi', type=int, default=90, help='of the figures')
     args = parser.parse_args(argv)
-    for name in ('jobs', 'threads'):
+    for name in ('jobs', 'threads', 'dpi'):
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f'--{name}: expected a number > 0, got {value}')
@@ -106,6 +110,16 @@ def choose(
             f'--variants: expected some of {list(spec.variants)}, got {unknown}'
         )
     return [run for run in plan if not variants or run.variant in variants]
+
+
+def table_folder(args: argparse.Namespace, run: PlannedRun) -> str:
+    """Another name for another schedule or start of the same spec."""
+    words = [args.spec.stem]
+    if args.schedule is not None:
+        words.append(f'{args.schedule}{run.length[0].removeprefix("max_")}')
+    if run.pretrained is not None:
+        words.append(run.pretrained.stem)
+    return '_'.join(words)
 
 
 def run_with_bar(
@@ -144,13 +158,14 @@ def main(argv: list[str] | None = None) -> int:
             spec = dataclasses.replace(spec, schedule=args.schedule)
         folder = MatrixFolder(args.out.resolve())
         plan = spec.plan()
+        # Of the code and data of now, whatever changes while the runs go on.
+        hashes = {run.variant: run.hash for run in plan}
         chosen = choose(plan, spec, args.variants)
         for path in args.adopt:
             print(f'{path}: {adopt_run(path, plan, folder)}')
         if not args.table_only:
             failures = run_with_bar(chosen, folder, args)
         if args.records is None:
-            hashes = {run.variant: run.hash for run in plan}
             records = select_records(folder.records(), spec, hashes)
         else:
             records = select_records(read_records(args.records), spec)
@@ -164,9 +179,13 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    target = folder.root / (args.name or args.spec.stem)
+    target = folder.root / (args.name or table_folder(args, plan[0]))
     target.mkdir(parents=True, exist_ok=True)
     (target / f'{args.split}_table.md').write_text(table, encoding='utf-8')
+    for name, figure in benchmark_figures(
+        records, spec, folder.root, plan[0], args.split
+    ):
+        figure.savefig(target / f'{name}.png', dpi=args.dpi)
     print(f'\n{table}\nwritten to {target}')
     for failure in failures:
         print(f'\nFAILED: {failure}', file=sys.stderr)

@@ -3,7 +3,14 @@
 import argparse
 
 import daal_mmdet  # noqa: F401 - registers its modules
-from daal_mmdet.cli import add_common_arguments, build_runner, load_config, require_file
+from daal_mmdet.cli import (
+    add_common_arguments,
+    build_runner,
+    load_config,
+    require_writable,
+    resume,
+)
+from daal_mmdet.data_check import check_data
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -24,7 +31,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint, without a name from the latest in the work dir',
+        help='go on from a checkpoint, without a name from the latest sound one in the '
+        'work dir',
+    )
+    parser.add_argument(
+        '--no-data-check',
+        action='store_true',
+        help='do not look for broken boxes and missing images before the start',
     )
     return parser.parse_args(argv)
 
@@ -51,11 +64,10 @@ def main(argv: list[str] | None = None) -> None:
             )
         config.auto_scale_lr.enable = True
     if args.resume is not None:
-        config.resume = True
-        config.load_from = None
-        if args.resume != 'auto':
-            require_file('--resume', args.resume)
-            config.load_from = args.resume
+        resume(config, args.resume)
+    require_writable(config.work_dir)
+    if not args.no_data_check:
+        check_data(config)
     build_runner(config).train()
 
 

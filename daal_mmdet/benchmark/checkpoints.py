@@ -11,7 +11,7 @@ __all__ = ['latest_whole_checkpoint']
 
 
 def latest_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a folder that can be read; unreadable ones are removed.
+    """The newest checkpoint of a folder that can be read.
 
     Args:
         folder: Work dir of a run: ``epoch_N.pth`` or ``iter_N.pth``.
@@ -26,7 +26,6 @@ def latest_whole_checkpoint(folder: Path) -> Path | None:
             # What pytorch's own reader says of a truncated file depends on where.
             torch.load(path, map_location='cpu', weights_only=False)
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError):
-            path.unlink()
-        else:
-            return path
+            continue
+        return path
     return None

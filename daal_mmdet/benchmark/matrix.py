@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from daal_mmdet.benchmark.progress_file_hook import read_progress
 from daal_mmdet.benchmark.single_run import PROGRESS, RESULT
 from daal_mmdet.benchmark.spec import PlannedRun
+from daal_mmdet.child_process import failure_message, thread_environment, threads_for
 from daal_mmdet.run_records import append_record, read_records
 
-__all__ = ['Failure', 'MatrixFolder', 'Running', 'run_matrix', 'threads_for']
+__all__ = ['Failure', 'MatrixFolder', 'Running', 'run_matrix']
 
 # File in the folder of a run that was trained elsewhere.
 ADOPTED = 'adopted'
 COMMAND = (sys.executable, '-m', 'daal_mmdet.benchmark.single_run')
 _POLL_SECONDS = 0.2
-_LOG_TAIL_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,7 @@ class Failure:
     console_log: Path
 
     def __str__(self) -> str:
-        tail = self.console_log.read_text(errors='replace').splitlines()
-        return (
-            f'{self.run} ended with exit code {self.exit_code}; the end of '
-            f'{self.console_log}:\n' + '\n'.join(tail[-_LOG_TAIL_LINES:])
-        )
+        return failure_message(str(self.run), self.exit_code, self.console_log)
 
 
 @dataclass(frozen=True)
@@ -120,10 +115,8 @@ class Running:
         planned = folder / 'planned'
         planned.mkdir(parents=True, exist_ok=True)
         run.config.dump(planned / 'config.py')
-        environment = os.environ | {
-            name: str(threads) for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
-        }
         arguments = [str(planned / 'config.py'), str(folder), '--exit-with-parent']
+        arguments += ['--hash', run.hash]
         with self.console_log.open('a') as log:
             # Its input is a pipe that ends when this process does, however that ends.
             self._process = subprocess.Popen(
@@ -131,7 +124,7 @@ class Running:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=thread_environment(threads),
             )
 
     def poll(self) -> int | None:
@@ -147,21 +140,6 @@ class Running:
         self._process.kill()
         self._process.wait()
         self._process.stdin.close()
-
-
-def threads_for(jobs: int, environment: Mapping[str, str] = os.environ) -> int:
-    """CPU threads of each of several jobs: their share of the cores, at least 1.
-
-    ``OMP_NUM_THREADS`` is an upper limit.
-    """
-    usable = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, 'sched_getaffinity')
-        else os.cpu_count() or 1
-    )
-    share = max(1, usable // jobs)
-    limit = environment.get('OMP_NUM_THREADS', '')
-    return min(share, int(limit)) if limit.isdigit() and int(limit) > 0 else share
 
 
 def run_matrix(

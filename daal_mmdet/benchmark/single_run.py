@@ -29,6 +29,7 @@ from mmengine.runner import Runner
 import daal_mmdet
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
 from daal_mmdet.benchmark.code_digest import source_digest
+from daal_mmdet.benchmark.config_hash import config_hash
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
 from daal_mmdet.benchmark.schedule import schedule_length
 from daal_mmdet.cli import build_runner
@@ -77,6 +78,10 @@ def _prepare(config: Config, folder: Path) -> None:
     config.work_dir = str(folder)
     config.experiment_name = folder.name
     config.launcher = 'none'
+    # MMEngine keeps a visualizer under its name as long as the process lives; without
+    # one it takes the experiment's, so that each run logs to its own folder.
+    if config.get('visualizer') is not None:
+        config.visualizer.pop('name', None)
     key, length = schedule_length(config)
     by_epoch = key == 'max_epochs'
     config.default_hooks.checkpoint = dict(
@@ -144,7 +149,16 @@ def main(argv: list[str] | None = None) -> None:
         action='store_true',
         help='end when the standard input ends, so that no run outlives a kill',
     )
+    parser.add_argument(
+        '--hash', help='hash of the config by which the run will be known'
+    )
     args = parser.parse_args(argv)
+    config = Config.fromfile(args.config)
+    if args.hash is not None and config_hash(config) != args.hash:
+        parser.error(
+            f'--hash: expected {args.hash}, got {config_hash(config)}: code or data '
+            'changed since the benchmark was started; start it again'
+        )
     if args.exit_with_parent:
         _exit_with_parent()
     with (args.folder / 'lock').open('w') as lock:
@@ -153,10 +167,7 @@ def main(argv: list[str] | None = None) -> None:
         result = args.folder / RESULT
         if result.is_file():
             return
-        text = json.dumps(
-            train_and_evaluate(Config.fromfile(args.config), args.folder),
-            allow_nan=False,
-        )
+        text = json.dumps(train_and_evaluate(config, args.folder), allow_nan=False)
         new = result.with_suffix('.new')
         new.write_text(text, encoding='utf-8')
         os.replace(new, result)

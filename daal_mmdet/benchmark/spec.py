@@ -48,13 +48,19 @@ class PlannedRun:
         return schedule_length(self.config)
 
     @property
+    def pretrained(self) -> Path | None:
+        """Weights that the backbone starts from; None from scratch."""
+        start = (self.config.model.get('backbone') or {}).get('init_cfg') or {}
+        is_file = start.get('type') == 'Pretrained'
+        return Path(start['checkpoint']) if is_file else None
+
+    @property
     def setting(self) -> str:
         """Schedule and start of the training, in words."""
         key, length = self.length
-        start = (self.config.model.get('backbone') or {}).get('init_cfg') or {}
-        words = 'from scratch'
-        if start.get('type') == 'Pretrained':
-            words = f'backbone {Path(start["checkpoint"]).name}'
+        words = (
+            f'backbone {self.pretrained.name}' if self.pretrained else 'from scratch'
+        )
         return f'{length} {key.removeprefix("max_")}, {words}'
 
     @property
@@ -96,7 +102,8 @@ class BenchmarkSpec:
             (``mAP_75``), names of ``class_means``, ``class_AP`` for a column a class.
         compare: Those whose difference to the baseline is shown, and drawn.
         class_means: Means of the AP of named classes, by name.
-        val_curve: Whether to validate during training too, as the config says.
+        val_curve: Whether to validate during training too, as the config says, for the
+            figure of AP over the training. The trained weights are the same.
     """
 
     data: str
@@ -161,6 +168,8 @@ class BenchmarkSpec:
             config.merge_from_dict(copy.deepcopy(dict(changes)))
         if self.schedule is not None:
             set_schedule_length(config, self.schedule)
+        if not self.val_curve:
+            config.train_cfg.val_begin = schedule_length(config)[1] + 1
         config.setdefault('randomness', {})
         imports = config.get('custom_imports') or {'imports': []}
         modules = imports['imports']

@@ -15,6 +15,7 @@ __all__ = [
     'benchmark_table',
     'metric_names',
     'metric_value',
+    'paired_differences',
     'select_records',
 ]
 
@@ -104,6 +105,33 @@ def metric_value(record: dict, split: str, name: str, spec: BenchmarkSpec) -> fl
     return float('nan') if value is None else float(value)
 
 
+def paired_differences(
+    records: Sequence[dict], spec: BenchmarkSpec, split: str, name: str
+) -> dict[str, np.ndarray]:
+    """What each variant gains over the baseline in a figure, run by run of one seed.
+
+    Returns:
+        (pairs,) by variant, in the order of the seeds; not of the baseline itself, nor
+        of variants without runs.
+    """
+    values = {
+        (record['variant'], record['seed']): metric_value(record, split, name, spec)
+        for record in records
+    }
+    made = {variant for variant, _ in values}
+    return {
+        variant: np.array(
+            [
+                values[variant, seed] - values[spec.baseline, seed]
+                for seed in spec.seeds
+                if (variant, seed) in values and (spec.baseline, seed) in values
+            ]
+        )
+        for variant in spec.variants
+        if variant in made and variant != spec.baseline
+    }
+
+
 def benchmark_table(
     records: Sequence[dict],
     spec: BenchmarkSpec,
@@ -152,18 +180,17 @@ def benchmark_table(
         known = [1000 * time for time in times if time is not None]
         cells.append(f'{np.median(known):.0f}' if known else '-')
         lines.append(_row(cells))
-    lines += ['', *_differences(runs, spec, split)]
+    lines += ['', *_differences(records, spec, split)]
     notes = _notes(runs, spec)
     return '\n'.join([*lines, *([''] if notes else []), *notes]) + '\n'
 
 
-def _differences(
-    runs: Mapping[str, Mapping[int, dict]], spec: BenchmarkSpec, split: str
-) -> list[str]:
-    others = [variant for variant in runs if variant != spec.baseline]
-    if spec.baseline not in runs or not others:
+def _differences(records: Sequence[dict], spec: BenchmarkSpec, split: str) -> list[str]:
+    names = metric_names(spec.compare, records, split)
+    columns = [paired_differences(records, spec, split, name) for name in names]
+    has_baseline = any(record['variant'] == spec.baseline for record in records)
+    if not has_baseline or not columns or not columns[0]:
         return [f'No differences: they need {spec.baseline} and another variant.']
-    names = metric_names(spec.compare, list(next(iter(runs.values())).values()), split)
     lines = [
         f'Difference to {spec.baseline}, paired by seed: mean and its 95 % bootstrap '
         'interval, bold where clear of zero.',
@@ -171,18 +198,9 @@ def _differences(
         _row(['variant', 'pairs', *names]),
         _rule(len(names) + 1),
     ]
-    baseline = runs[spec.baseline]
-    for variant in others:
-        seeds = [seed for seed in runs[variant] if seed in baseline]
-        cells = [variant, str(len(seeds))]
-        for name in names:
-            pairs = [
-                metric_value(runs[variant][seed], split, name, spec)
-                - metric_value(baseline[seed], split, name, spec)
-                for seed in seeds
-            ]
-            cells.append(_difference(np.array(pairs)))
-        lines.append(_row(cells))
+    for variant, pairs in columns[0].items():
+        cells = [_difference(column[variant]) for column in columns]
+        lines.append(_row([variant, str(len(pairs)), *cells]))
     return lines
 
 
@@ -199,6 +217,10 @@ def _notes(runs: Mapping[str, Mapping[int, dict]], spec: BenchmarkSpec) -> list[
         known = sorted({record[key] for record in every if record.get(key)})
         if len(known) > 1:
             notes.append(f'- The runs differ in {what}: {", ".join(known)}.')
+    adopted = [f'{r["variant"]}, seed {r["seed"]}' for r in every if 'adopted' in r]
+    if 0 < len(adopted) < len(every):
+        # Their iterations drew other random numbers than those of their pairs.
+        notes.append(f'- Trained outside the benchmark: {"; ".join(adopted)}.')
     return notes
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from daal_mmdet.child_process import threads_for
 from daal_mmdet.datasets.coco_layout import CocoLayout, find_coco_layout
 from daal_mmdet.datasets.long_tail_scenes import LongTailScenes, make_long_tail
 from daal_mmdet.evaluation.few_class_coco_metric import group_classes
@@ -17,7 +18,7 @@ from daal_mmdet.visualization import draw_comparison
 
 from .configs import Schedule, adapt_schedule, build_config, limit_validation
 from .results import choose_examples, format_table, load_examples, load_run
-from .side_by_side import Job, threads_per_process, train_side_by_side
+from .side_by_side import Job, train_side_by_side
 
 # Share of each stage in the bar, in percent; training takes the rest.
 _DRAWING, _VALIDATION, _FIGURE = 3.0, 4.0, 1.0
@@ -141,7 +142,7 @@ def _train(jobs: Sequence[Job], train_script: Path, bar: tqdm) -> None:
                       'config, data and code; --fresh trains it again).')
     end = 100 - _FIGURE - _VALIDATION
     if missing:
-        threads = threads_per_process(len(missing))
+        threads = threads_for(len(missing))
         for job in missing:
             again = 'resuming' if job.state() == 'interrupted' else 'training'
             bar.write(f'{job.name}: {again}, {job.max_iters} iterations on {threads} '

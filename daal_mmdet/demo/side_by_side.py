@@ -17,10 +17,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from daal_mmdet.child_process import failure_message, thread_environment, threads_for
 from daal_mmdet.logged_scalars import read_scalars
 
 _POLL_SECONDS = 0.5
-_LOG_TAIL_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,6 @@ class TrainingFailed(RuntimeError):
     """A training process ended with an error."""
 
 
-def threads_per_process(processes: int) -> int:
-    """Share of the processor cores for each of several processes, at least 1."""
-    usable = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else
-              os.cpu_count() or 1)
-    return max(1, usable // processes)
-
-
 def train_side_by_side(
         jobs: Sequence[Job], train_script: Path,
         on_progress: Callable[[dict[str, int], dict[str, float]], None]) -> None:
@@ -133,7 +126,7 @@ def train_side_by_side(
     Raises:
         TrainingFailed: If a process fails; the text shows the end of its log.
     """
-    threads = threads_per_process(len(jobs))
+    threads = threads_for(len(jobs))
     processes: dict[str, subprocess.Popen] = {}
     try:
         for job in jobs:
@@ -160,8 +153,7 @@ def _start(job: Job, train_script: Path, threads: int) -> subprocess.Popen:
     job.record(finished=False)
     command = [sys.executable, str(train_script), str(job.config_file), '--work-dir',
                str(job.work_dir)] + ['--resume'] * resume
-    environment = dict(os.environ, OMP_NUM_THREADS=str(threads),
-                       MKL_NUM_THREADS=str(threads), PYTHONUNBUFFERED='1')
+    environment = thread_environment(threads) | {'PYTHONUNBUFFERED': '1'}
     with open(job.console_log, 'a' if resume else 'w') as log:
         # A session of its own, so that data loading workers can be ended with it.
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
@@ -186,10 +178,8 @@ def _raise_on_failure(jobs: Sequence[Job],
     for job in jobs:
         code = processes[job.name].poll()
         if code:
-            tail = job.console_log.read_text(errors='replace').splitlines()
             raise TrainingFailed(
-                f'training of {job.name} ended with exit code {code}; the end of '
-                f'{job.console_log}:\n' + '\n'.join(tail[-_LOG_TAIL_LINES:]))
+                failure_message(f'training of {job.name}', code, job.console_log))
 
 
 def _stop(processes: Iterable[subprocess.Popen]) -> None:

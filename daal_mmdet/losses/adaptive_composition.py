@@ -10,7 +10,11 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 from daal_mmdet.losses.adaptive_proportion import AdaptiveProportion
-from daal_mmdet.losses.iteration_scalars import IterationScalars, current_iteration
+from daal_mmdet.losses.iteration_scalars import (
+    IterationScalars,
+    check_prefix,
+    current_iteration,
+)
 from daal_mmdet.losses.validation import check_flag, check_number
 
 __all__ = ['AdaptiveComposition']
@@ -44,7 +48,8 @@ class AdaptiveComposition(nn.Module):
         update_cycle_range: Smallest and largest predicted cycle, in iterations.
         trend_noise: Relative process noise of the task filter, > 0.
         noise_forgetting: Forgetting factor of its measurement noise, in [0, 1].
-        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``.
+        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``; None
+            leaves it to the subclass.
         num_counts: Number of further sums that a subclass gathers, >= 0.
 
     Attributes:
@@ -68,17 +73,14 @@ class AdaptiveComposition(nn.Module):
         update_cycle_range: Sequence[int],
         trend_noise: float,
         noise_forgetting: float,
-        log_prefix: str,
+        log_prefix: str | None,
         num_counts: int = 0,
     ) -> None:
         super().__init__()
         check_number('bnm_weight', bnm_weight, low=0)
         check_flag('bnm_adaptive', bnm_adaptive)
-        if not isinstance(log_prefix, str) or 'loss' in log_prefix:
-            # MMEngine adds up every logged value with 'loss' in its name.
-            raise ValueError(
-                f"log_prefix: expected a string without 'loss', got {log_prefix!r}"
-            )
+        if log_prefix is not None:
+            check_prefix('log_prefix', log_prefix)
         self.bnm_weight = bnm_weight
         self.bnm_adaptive = bnm_adaptive
         self.proportion = (
@@ -94,8 +96,13 @@ class AdaptiveComposition(nn.Module):
         )
         self.register_buffer('pending', torch.zeros(num_counts + _BAD + 1))
         self.register_buffer('calls_per_iteration', torch.ones(()))
+        self.log_prefix = log_prefix
         self._iteration: int | None = None
-        self._scalars = IterationScalars(log_prefix)
+        self._scalars: IterationScalars | None = None
+
+    def resize_counts(self, num_counts: int) -> None:
+        """Gather another number of sums; before the first call."""
+        self.pending = self.pending.new_zeros(num_counts + _BAD + 1)
 
     def begin_call(self, feeds: bool) -> int | None:
         """End the iteration before if this call is the first of another.
@@ -136,6 +143,7 @@ class AdaptiveComposition(nn.Module):
         task: Tensor,
         bnm: Tensor | None,
         counts: Tensor | None = None,
+        has_bnm: bool = True,
     ) -> None:
         """Add what a call tells to the iteration's sums, which stay finite.
 
@@ -144,6 +152,7 @@ class AdaptiveComposition(nn.Module):
             task: L_task.
             bnm: L_bnm as :meth:`compose` returned it.
             counts: Further sums of a subclass, up to (num_counts,).
+            has_bnm: Whether calls of this kind share L_bnm of the iteration.
         """
         zero = torch.zeros_like(task)
         bnm = zero if bnm is None else bnm.to(task.dtype)
@@ -152,7 +161,7 @@ class AdaptiveComposition(nn.Module):
             (
                 torch.where(finite, task, zero),
                 torch.where(finite, bnm, zero),
-                zero + 1,
+                zero + has_bnm,
                 (~finite).to(task.dtype),
             )
         )
@@ -191,6 +200,12 @@ class AdaptiveComposition(nn.Module):
         """For a subclass: what it logs besides."""
         return {}
 
+    def _name_of_scalars(self) -> str:
+        """For a subclass: the first part of their names."""
+        if self.log_prefix is None:
+            raise ValueError('log_prefix: expected a string, got None')
+        return self.log_prefix
+
     def _show(self, tail: Tensor) -> None:
         scalars = {'task': tail[_TASK]}
         if self.bnm_weight > 0:
@@ -198,4 +213,7 @@ class AdaptiveComposition(nn.Module):
             scalars['lambda'] = self._bnm_factor() * torch.ones_like(tail[_BNM])
         if self.proportion is not None:
             scalars['gain'] = self.proportion.gain
+        if self._scalars is None:
+            # By now the model is put together, and the loss can know its place.
+            self._scalars = IterationScalars(self._name_of_scalars())
         self._scalars.send(scalars | self._further_scalars())

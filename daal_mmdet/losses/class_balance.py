@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from daal_mmdet import kalman
 from daal_mmdet.losses.validation import check_number
 
-__all__ = ['ClassBalance', 'class_weights']
+__all__ = ['ClassBalance', 'check_options', 'class_weights']
 
 
 def class_weights(
@@ -46,6 +49,22 @@ def class_weights(
         return torch.ones_like(share)
     bound = (share - kappa * variance.sqrt()).clamp(min=floor)
     return (share.max() / bound).pow(tau).clamp(1.0, max_weight)
+
+
+def check_options(options: object) -> None:
+    """Raise ``TypeError`` unless they are options of :class:`ClassBalance`, or None."""
+    if options is None:
+        return
+    if not isinstance(options, dict):
+        raise TypeError(
+            f'class_balance: expected a dict of options or None, got {options!r}'
+        )
+    allowed = sorted(set(inspect.signature(ClassBalance).parameters) - {'num_classes'})
+    for key in options:
+        if key not in allowed:
+            raise TypeError(
+                f'class_balance: unknown option {key!r}; allowed are {allowed}'
+            )
 
 
 class ClassBalance(nn.Module):
@@ -115,6 +134,16 @@ class ClassBalance(nn.Module):
         self.register_buffer('weight', torch.ones(size))
         self.register_buffer('num_measurements', torch.zeros((), dtype=torch.int64))
         self.register_buffer('measured_classes', torch.zeros((), dtype=torch.int64))
+
+    def reserve(self, num_classes: int) -> None:
+        """Make room for more classes, before the model is copied, wrapped or trained.
+
+        Args:
+            num_classes: C.
+        """
+        missing = max(num_classes - len(self.share), 0)
+        for name, fill in (('share', 0.0), ('variance', 0.0), ('weight', 1.0)):
+            setattr(self, name, F.pad(getattr(self, name), (0, missing), value=fill))
 
     def forward(self, num_classes: int) -> Tensor:
         """Current weight of each class, (C,); ones until the first measurement."""

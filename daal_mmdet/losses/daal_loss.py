@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 
 import torch
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from daal_mmdet.losses.adaptive_composition import AdaptiveComposition
 from daal_mmdet.losses.bnm_loss import NORMALIZATIONS, batch_nuclear_norm_loss
-from daal_mmdet.losses.class_balance import ClassBalance
-from daal_mmdet.losses.targets import parse_targets
+from daal_mmdet.losses.class_balance import ClassBalance, check_options
+from daal_mmdet.losses.head_rules import FULL_CALL, HeadRules, rules_of
+from daal_mmdet.losses.placement import distinct_name
+from daal_mmdet.losses.sigmoid_classifier import SigmoidClassifierLoss
+from daal_mmdet.losses.targets import count_classes, flatten_rows, parse_targets
 from daal_mmdet.losses.task_term import TaskTerm
 from daal_mmdet.losses.validation import check_choice, check_number
 from daal_mmdet.nuclear_norm import METHODS
@@ -23,7 +25,7 @@ REDUCTIONS = ('none', 'mean', 'sum')
 
 
 @MODELS.register_module()
-class DAALLoss(AdaptiveComposition):
+class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
     """Classification loss that adapts to imbalance while it trains.
 
     ::
@@ -54,9 +56,13 @@ class DAALLoss(AdaptiveComposition):
     however often a head calls its loss within it; with no runner each call is one. The
     filters step once an iteration, on sums over its calls and over all ranks; every
     rank must call the loss in every iteration. Calls in eval mode, without gradients,
-    or with reduction 'none' use the filters but do not feed them. An iteration with a
-    non-finite loss leaves them as they were. A checkpoint holds rank 0's sums of its
-    last iteration: resumed on several ranks, that one measurement is rank 0's alone.
+    or with ``reduction_override='none'`` (a sampler's) use the filters but do not feed
+    them. ``reduction='none'`` in the config leaves L_bnm out, which belongs to no row.
+    An iteration with a non-finite loss leaves the filters as they were. Heads that see
+    the same objects in several calls, as DETR in each layer of its decoder, have the
+    first one counted (:class:`~daal_mmdet.losses.head_rules.HeadRules`). A checkpoint
+    holds rank 0's sums of its last iteration: resumed on several ranks, that one
+    measurement is rank 0's alone.
 
     Deviations from the paper, which prints no normalisation, covariance or cycle: all
     choices are stated at the three classes named above.
@@ -80,7 +86,7 @@ class DAALLoss(AdaptiveComposition):
         avg_non_ignore: Whether 'mean' divides by the rows that are not ignored.
         bg_cls_weight: Weight of background rows, >= 0 (softmax only).
         use_mask: Refused: mask losses have no class rows.
-        num_classes: C; None reads it from the first logits.
+        num_classes: C; None takes it from the head, or else from the first logits.
         bnm_weight: Weight of L_bnm, >= 0. Its meaning depends on
             ``bnm_normalization``; with 'bound' L_bnm lies in [0, 1).
         bnm_adaptive: Whether the Kalman gain scales ``bnm_weight``.
@@ -94,12 +100,14 @@ class DAALLoss(AdaptiveComposition):
         update_cycle_range: Smallest and largest predicted cycle, in iterations.
         trend_noise: Relative process noise of the task filter, > 0.
         noise_forgetting: Forgetting factor of its measurement noise, in [0, 1].
-        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``. Give
-            each its own where a model holds several such losses.
+        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``. None
+            is 'daal', and with the place of the loss behind it where a model holds
+            several, such as ``daal_roi_head.bbox_head.0``.
 
     Raises:
         TypeError, ValueError: If an argument is out of its range or can't be honoured;
-            the message names it.
+            the message names it. While a head of mmdet is built: if the head can't be
+            trained with this loss, or has another number of classes.
     """
 
     default_use_sigmoid = False
@@ -130,7 +138,7 @@ class DAALLoss(AdaptiveComposition):
         update_cycle_range: Sequence[int] = (1, 100),
         trend_noise: float = 1e-3,
         noise_forgetting: float = 0.95,
-        log_prefix: str = 'daal',
+        log_prefix: str | None = None,
     ) -> None:
         if use_sigmoid is None:
             use_sigmoid = self.default_use_sigmoid
@@ -146,12 +154,10 @@ class DAALLoss(AdaptiveComposition):
         check_choice('bnm_normalization', bnm_normalization, NORMALIZATIONS)
         check_choice('bnm_method', bnm_method, METHODS)
         check_number('bnm_max_rows', bnm_max_rows, low=1, integer=True)
-        _check_class_balance(class_balance)
-        balance = (
-            None
-            if class_balance is None
-            else ClassBalance(num_classes, **class_balance)
-        )
+        check_options(class_balance)
+        balance = None
+        if class_balance is not None:
+            balance = ClassBalance(num_classes, **class_balance)
         super().__init__(
             bnm_weight,
             bnm_adaptive,
@@ -183,6 +189,17 @@ class DAALLoss(AdaptiveComposition):
         self.bnm_normalization = bnm_normalization
         self.bnm_method = bnm_method
         self.bnm_max_rows = bnm_max_rows
+        self.rules = HeadRules()
+        self._calls = 0
+
+    def placed(self, owner: nn.Module, name: str) -> None:
+        """Learn from the head that builds this loss; see :func:`rules_of`."""
+        self.rules = rules_of(owner, name, self.use_sigmoid, self.num_classes)
+        self.set_custom(self.rules.custom_channels and self.use_sigmoid)
+        self.num_classes = self.rules.num_classes
+        if self.class_balance is not None and self.num_classes is not None:
+            self.class_balance.reserve(self.num_classes)
+            self.resize_counts(len(self.class_balance.share))
 
     def forward(
         self,
@@ -223,7 +240,7 @@ class DAALLoss(AdaptiveComposition):
         C = self._count_classes(pred)
         leading = pred.shape[:-1]
         if pred.dim() > 2:
-            pred, target = _flatten(pred, target)
+            pred, target = flatten_rows(pred, target)
         targets = parse_targets(
             pred,
             target,
@@ -232,14 +249,17 @@ class DAALLoss(AdaptiveComposition):
             self.task_term.ignore_index if ignore_index is None else ignore_index,
         )
 
-        feeds = self.training and torch.is_grad_enabled() and reduction != 'none'
+        # A sampler's call overrides the reduction to 'none'; some heads always do so.
+        rows_asked = reduction == 'none' and reduction_override is not None
+        feeds = self.training and torch.is_grad_enabled() and not rows_asked
         iteration = self.begin_call(feeds)
-        balance = None if self.class_balance is None else self.class_balance(C)
+        kind = self.rules.kind_of_call(self._calls) if feeds else FULL_CALL
+        balance = None
+        if self.class_balance is not None and kind.balances:
+            balance = self.class_balance(C)
         task = self.task_term(pred, targets, balance, reduction, avg_factor)
-        if reduction == 'none':
-            return self.loss_weight * task.reshape(*leading, *task.shape[1:])
         bnm = None
-        if self.bnm_weight > 0:
+        if self.bnm_weight > 0 and kind.bnm and reduction != 'none':
             bnm = batch_nuclear_norm_loss(
                 self.task_term.class_logits(pred),
                 targets.foreground(),
@@ -248,27 +268,25 @@ class DAALLoss(AdaptiveComposition):
                 self.bnm_max_rows,
             )
         loss, bnm = self.compose(task, bnm)
+        if reduction == 'none':
+            loss = task.reshape(*leading, *task.shape[1:])
+            task = task.sum() / max(task.numel(), 1)
         if feeds:
-            balanced = self.class_balance is not None
+            counted = self.class_balance is not None and kind.counts
+            if self.rules.repeats:
+                self._calls += 1
             self.end_call(
-                iteration, task, bnm, targets.class_counts() if balanced else None
+                iteration,
+                task,
+                bnm,
+                targets.class_counts() if counted else None,
+                has_bnm=kind.bnm,
             )
         return self.loss_weight * loss
 
     def _count_classes(self, pred: Tensor) -> int:
         """C, after checking that ``pred`` has a fitting number of columns."""
-        if pred.dim() < 2 or not pred.is_floating_point():
-            raise ValueError(
-                'pred: expected a floating point tensor of shape (N, C), got '
-                f'{pred.dtype} of shape {tuple(pred.shape)}'
-            )
-        C = pred.shape[-1] - (0 if self.use_sigmoid else 1)
-        if C < 1:
-            raise ValueError(
-                f'pred: shape {tuple(pred.shape)} leaves {C} classes with '
-                f'use_sigmoid={self.use_sigmoid}; a softmax needs C + 1 columns, '
-                'background last'
-            )
+        C = count_classes(pred, self.use_sigmoid)
         if self.num_classes is not None and self.num_classes != C:
             raise ValueError(
                 f'num_classes: the loss holds {self.num_classes} classes but pred of '
@@ -286,6 +304,7 @@ class DAALLoss(AdaptiveComposition):
         return C
 
     def _observe_counts(self, counts: Tensor, valid: Tensor) -> None:
+        self._calls = 0
         if self.class_balance is not None:
             self.class_balance.observe(counts[: self.num_classes], valid)
 
@@ -295,35 +314,12 @@ class DAALLoss(AdaptiveComposition):
         low, high = self.class_balance(self.num_classes).aminmax()
         return {'min_weight': low, 'max_weight': high}
 
+    def _name_of_scalars(self) -> str:
+        return self.log_prefix or distinct_name(self, DAALLoss, 'daal', 'loss_cls')
+
 
 @MODELS.register_module()
 class DAALFocalLoss(DAALLoss):
     """:class:`DAALLoss` with ``use_sigmoid=True`` by default; same arguments."""
 
     default_use_sigmoid = True
-
-
-def _flatten(
-    pred: Tensor, target: Tensor | tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
-    """Merge the leading dimensions of (..., C) predictions and their targets."""
-    if isinstance(target, Tensor):
-        columns = target.shape[-1:] if target.dim() == pred.dim() else ()
-        return pred.flatten(0, -2), target.reshape(-1, *columns)
-    labels, scores = target
-    return pred.flatten(0, -2), (labels.reshape(-1), scores.reshape(-1))
-
-
-def _check_class_balance(options: object) -> None:
-    if options is None:
-        return
-    if not isinstance(options, dict):
-        raise TypeError(
-            f'class_balance: expected a dict of options or None, got {options!r}'
-        )
-    allowed = sorted(set(inspect.signature(ClassBalance).parameters) - {'num_classes'})
-    for key in options:
-        if key not in allowed:
-            raise TypeError(
-                f'class_balance: unknown option {key!r}; allowed are {allowed}'
-            )

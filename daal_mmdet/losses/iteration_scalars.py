@@ -6,13 +6,20 @@ import torch
 from mmengine.logging import MessageHub
 from torch import Tensor
 
-__all__ = ['IterationScalars', 'current_iteration']
+__all__ = ['IterationScalars', 'check_prefix', 'current_iteration']
 
 
 def current_iteration() -> int | None:
     """The running iteration as ``RuntimeInfoHook`` keeps it; None with no runner."""
     iteration: int | None = MessageHub.get_current_instance().get_info('iter')
     return iteration
+
+
+def check_prefix(key: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` can be the first part of scalars' names."""
+    # MMEngine adds up every logged value with 'loss' in its name.
+    if not isinstance(value, str) or 'loss' in value:
+        raise ValueError(f"{key}: expected a string without 'loss', got {value!r}")
 
 
 class IterationScalars:

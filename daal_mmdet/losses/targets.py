@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ['Targets', 'parse_targets']
+__all__ = ['Targets', 'count_classes', 'flatten_rows', 'parse_targets']
 
 # Soft targets are often products of IoUs: let rounding pass.
 _ROUNDING = 1e-3
@@ -135,6 +135,37 @@ def parse_targets(
     if not_ignored is not None:
         counted = counted & not_ignored
     return Targets(labels, scores, soft, weight, counted, not_ignored, C)
+
+
+def count_classes(pred: Tensor, use_sigmoid: bool) -> int:
+    """C of predictions (..., C), or (..., C + 1) under a softmax.
+
+    Raises:
+        ValueError: If they have another shape or type.
+    """
+    if pred.dim() < 2 or not pred.is_floating_point():
+        raise ValueError(
+            'pred: expected a floating point tensor of shape (N, C), got '
+            f'{pred.dtype} of shape {tuple(pred.shape)}'
+        )
+    C = pred.shape[-1] - (0 if use_sigmoid else 1)
+    if C < 1:
+        raise ValueError(
+            f'pred: shape {tuple(pred.shape)} leaves {C} classes with '
+            f'use_sigmoid={use_sigmoid}; a softmax needs C + 1 columns, background last'
+        )
+    return C
+
+
+def flatten_rows(
+    pred: Tensor, target: Tensor | tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
+    """Merge the leading dimensions of (..., C) predictions and their targets."""
+    if isinstance(target, Tensor):
+        columns = target.shape[-1:] if target.dim() == pred.dim() else ()
+        return pred.flatten(0, -2), target.reshape(-1, *columns)
+    labels, scores = target
+    return pred.flatten(0, -2), (labels.reshape(-1), scores.reshape(-1))
 
 
 def _parse_weight(

@@ -218,6 +218,9 @@ class TaskTerm(nn.Module):
         self, pred: Tensor, targets: Targets, avg_factor: Tensor | float | None
     ) -> Tensor | float:
         if avg_factor is not None:
+            if isinstance(avg_factor, Tensor):
+                # DETR's is of shape (1,).
+                avg_factor = avg_factor.reshape(())
             # As mmdet's weight_reduce_loss, so that 0 does not divide.
             return avg_factor + _FLOAT32_EPS
         by_row = not self.use_sigmoid or targets.scores is not None

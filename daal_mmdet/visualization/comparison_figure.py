@@ -12,6 +12,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from daal_mmdet.visualization.running_mean import running_mean
+
 _RUN_COLORS = ('#6b7f99', '#d1495b', '#2e8b57', '#b8860b', '#7b52ab')
 _GROUP_SHADES = {'many': '#eef3f8', 'medium': '#f7f3e6', 'few': '#fbe9e7'}
 _FEW_COLOR, _OTHER_COLOR = '#ff7f0e', '#ffffff'
@@ -125,15 +127,6 @@ def _height_of_examples(examples: Sequence[Example], rows: int) -> float:
     return rows * (_WIDTH / max(len(examples), 4) * tallest + 0.12) + 0.8
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Centred running mean over a twentieth of the curve; ends use what there is."""
-    width = max(1, len(values) // 20)
-    kernel = np.ones(2 * width + 1)
-    middle = slice(width, width + len(values))
-    return (np.convolve(values, kernel)[middle]
-            / np.convolve(np.ones_like(values), kernel)[middle])
-
-
 def _draw_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
     styles = ('-', '--', ':', '-.')
     names = list(dict.fromkeys(name for run in runs for name in run.losses))
@@ -143,8 +136,8 @@ def _draw_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
                 continue
             values = np.asarray(run.losses[name], np.float64)
             axes.plot(run.iterations, values, color=color, alpha=0.2, linewidth=1)
-            axes.plot(run.iterations, _smooth(values), style, color=color, linewidth=2,
-                      label=f'{run.name}: {name}')
+            axes.plot(run.iterations, running_mean(values), style, color=color,
+                      linewidth=2, label=f'{run.name}: {name}')
     axes.set(title='Training losses', xlabel='iteration', ylabel='loss (log scale)',
              yscale='log')
     axes.grid(alpha=0.3, which='both')

@@ -7,6 +7,7 @@ from daal_mmdet.benchmark.spec import load_spec
 BASE = """
 model = dict(type='Net', loss=dict(type='L1', beta=1, deep=dict(a=1, b=2)))
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=2)
+train_dataloader = dict(dataset=dict(ann_file='no/such.json'))
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(logger=dict(interval=10))
@@ -33,8 +34,8 @@ variants = {
 # notes in a file that tells how often it was done; a result follows from the config.
 TRAINER = """
 import fcntl, json, os, pathlib, sys, threading, time, zlib
-config, folder, flag = sys.argv[1:]
-assert flag == '--exit-with-parent'
+config, folder, *flags, _ = sys.argv[1:]
+assert flags == ['--exit-with-parent', '--hash']
 def wait():
     while os.read(0, 1):
         continue

@@ -1,16 +1,15 @@
 import json
 
-import numpy as np
 import pytest
 import torch
 from mmdet.registry import HOOKS
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from PIL import Image
 
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
+from daal_mmdet.benchmark.config_hash import config_hash
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
-from daal_mmdet.benchmark.single_run import train_and_evaluate
+from daal_mmdet.benchmark.single_run import main, train_and_evaluate
 
 ITERATIONS = dict(
     train_cfg=dict(
@@ -23,39 +22,10 @@ EPOCHS = dict(train_cfg=dict(max_epochs=2, val_begin=9))
 
 
 @pytest.fixture
-def config(tmp_path, request):
-    """Six small random images; augmented by one worker process."""
-    rng = np.random.default_rng(0)
-    images, boxes = [], []
-    for i in range(6):
-        pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f'{i}.png')
-        images.append({'id': i, 'file_name': f'{i}.png', 'width': 64, 'height': 64})
-        box = dict(bbox=[10, 12, 30, 20], area=600, iscrowd=0)
-        boxes.append(box | dict(id=i + 1, image_id=i, category_id=i % 3 + 1))
-    categories = [{'id': i + 1, 'name': n} for i, n in enumerate('abc')]
-    document = dict(images=images, annotations=boxes, categories=categories)
-    (tmp_path / 'data.json').write_text(json.dumps(document))
+def config(small_coco, request):
+    """Augmented by one worker process."""
     folder = request.config.rootpath / 'configs' / 'bccd'
-    config = Config.fromfile(folder / 'retinanet_mobilenetv2_daal.py')
-    data = dict(
-        data_root=f'{tmp_path}/',
-        ann_file='data.json',
-        data_prefix=dict(img=''),
-        metainfo=dict(classes=('a', 'b', 'c')),
-    )
-    file = f'{tmp_path}/data.json'
-    config.merge_from_dict(
-        dict(
-            train_dataloader=dict(batch_size=2, dataset=data),
-            val_dataloader=dict(dataset=data),
-            test_dataloader=dict(dataset=data),
-            val_evaluator=dict(ann_file=file, train_ann_file=file),
-            test_evaluator=dict(ann_file=file, train_ann_file=file),
-            default_hooks=dict(logger=dict(interval=1)),
-        )
-    )
-    return config
+    return small_coco(Config.fromfile(folder / 'retinanet_mobilenetv2_daal.py'))
 
 
 @pytest.fixture
@@ -114,6 +84,51 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
     json.dumps(whole, allow_nan=False)
 
 
+@pytest.fixture
+def batch_hook():
+    """A hook that notes the weights and the images that each iteration begins with."""
+    seen = []
+
+    @HOOKS.register_module(force=True)
+    class NoteForTest(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            weights = runner.model.backbone.conv1.conv.weight.sum().item()
+            images = torch.stack(data_batch['inputs']).sum(dim=(1, 2, 3))
+            # A loss or a head may draw any number.
+            seen.append((weights, images.tolist(), torch.rand(()).item()))
+
+    yield 'NoteForTest', seen
+    HOOKS.module_dict.pop('NoteForTest')
+
+
+def test_one_seed_gives_all_losses_the_same_start_images_and_random_numbers(
+    config, batch_hook, tmp_path
+):
+    name, seen = batch_hook
+    noted = {}
+    for loss, seed in (('DAALLoss', 0), ('GHMC', 0), ('DAALLoss', 1)):
+        made = Config(config.to_dict())
+        made.merge_from_dict(json.loads(json.dumps(ITERATIONS)))
+        made.train_cfg.max_iters = 3
+        made.randomness.seed = seed
+        made.custom_hooks = [dict(type=name)]
+        if loss == 'GHMC':
+            made.model.bbox_head.loss_cls = dict(type='GHMC', use_sigmoid=True)
+        folder = tmp_path / f'{loss}{seed}'
+        folder.mkdir()
+        train_and_evaluate(made, folder)
+        noted[loss, seed] = list(seen)
+        seen.clear()
+    daal, ghmc, other = noted.values()
+    assert len(daal) == 3
+    assert daal[0] == ghmc[0]
+    # The weights part, the images and random numbers do not.
+    assert [row[1:] for row in daal] == [row[1:] for row in ghmc]
+    assert daal[2][0] != ghmc[2][0]
+    for one, another in zip(daal, other, strict=True):
+        assert all(a != b for a, b in zip(one, another, strict=True))
+
+
 def test_a_truncated_checkpoint_is_passed_over(tmp_path):
     assert latest_whole_checkpoint(tmp_path) is None
     for epoch in (9, 10, 11):
@@ -121,9 +136,19 @@ def test_a_truncated_checkpoint_is_passed_over(tmp_path):
     cut = tmp_path / 'epoch_11.pth'
     cut.write_bytes(cut.read_bytes()[:1500])
     assert latest_whole_checkpoint(tmp_path) == tmp_path / 'epoch_10.pth'
-    assert not cut.exists()
+    # The folder may be that of a training that is going on.
+    assert cut.stat().st_size == 1500
     (tmp_path / 'epoch_10.pth').write_bytes(b'')
     assert latest_whole_checkpoint(tmp_path) == tmp_path / 'epoch_9.pth'
+
+
+def test_a_run_of_another_hash_than_planned_is_refused(config, tmp_path, capsys):
+    config.dump(tmp_path / 'planned.py')
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / 'planned.py'), str(tmp_path), '--hash', 'another'])
+    expected = f'expected another, got {config_hash(config)}: code or data changed'
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / 'lock').exists()
 
 
 def test_metrics_are_sorted():

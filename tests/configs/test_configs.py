@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import HOOKS, MODELS
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.structures import InstanceData
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DETECTORS = [
@@ -13,8 +15,29 @@ DETECTORS = [
 ]
 
 
+BOX_LOSSES = [
+    path.relative_to(CONFIGS)
+    for path in sorted(CONFIGS.glob('*/*uncertainty.py'))
+    if path.parent.name != 'benchmark'
+]
+
+
 def as_plain(config):
     return config._cfg_dict.to_dict()
+
+
+def make_sample(size=64):
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(size, size),
+            batch_input_shape=(size, size),
+            pad_shape=(size, size),
+            scale_factor=(1.0, 1.0),
+        )
+    )
+    boxes, labels = torch.tensor([[10.0, 8.0, 52.0, 50.0]]), torch.tensor([0])
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
+    return sample
 
 
 @pytest.mark.parametrize('path', DETECTORS, ids=str)
@@ -22,7 +45,8 @@ def test_config_builds_its_model_and_survives_a_dump(path, tmp_path):
     config = Config.fromfile(CONFIGS / path)
     model = MODELS.build(config.model)
     classes = config.train_dataloader.dataset.metainfo.classes
-    assert model.bbox_head.num_classes == len(classes)
+    head = getattr(model, 'roi_head', model).bbox_head
+    assert head.num_classes == len(classes)
     for part in ('val', 'test'):
         assert config[f'{part}_dataloader'].dataset.metainfo.classes == classes
         assert config[f'{part}_evaluator'].type == 'FewClassCocoMetric'
@@ -36,8 +60,8 @@ def test_config_builds_its_model_and_survives_a_dump(path, tmp_path):
 def test_config_lets_distributed_training_skip_what_has_no_gradient(path):
     config = Config.fromfile(CONFIGS / path)
     model = MODELS.build(config.model)
-    outputs = model(torch.rand(2, 3, 64, 64), mode='tensor')
-    sum(level.sum() for levels in outputs for level in levels).backward()
+    losses = model.loss(torch.rand(2, 3, 64, 64), [make_sample(), make_sample()])
+    model.parse_losses(losses)[0].backward()
     unused = [name for name, p in model.named_parameters() if p.grad is None]
     assert config.get('find_unused_parameters', False) == bool(unused), unused
 
@@ -50,6 +74,22 @@ def test_twins_differ_in_the_name_of_the_loss_alone(folder):
     assert focal['model']['bbox_head']['loss_cls'].pop('type') == 'FocalLoss'
     assert daal['model']['bbox_head']['loss_cls'].pop('type') == 'DAALLoss'
     assert daal == focal
+
+
+@pytest.mark.parametrize('path', BOX_LOSSES, ids=str)
+def test_box_loss_configs_change_the_losses_and_add_the_hook(path):
+    config = Config.fromfile(CONFIGS / path)
+    hooks = config.custom_hooks
+    names = {hook.type for hook in hooks}
+    assert 'KalmanCovarianceHook' in names
+    for hook in hooks:
+        HOOKS.build(hook)
+    head = config.model.get('roi_head', config.model).bbox_head
+    for part in (head, config.model.get('rpn_head', head)):
+        assert part.loss_bbox.type == 'UncertaintyAwareSmoothL1'
+        MODELS.build(part.loss_bbox)
+    MODELS.build(head.loss_cls)
+    assert (head.loss_cls.type == 'DAALLoss') == ('daal' in path.stem)
 
 
 def test_backbone_checkpoint_comes_from_one_variable(monkeypatch, tmp_path):

@@ -96,7 +96,10 @@ def test_augmentation_that_the_config_names_is_taken(config_file):
     assert config.test_dataloader.dataset.pipeline == config.tta_pipeline
 
 
-def test_amp_and_scaled_learning_rate_reach_the_config(config_file, monkeypatch):
+def test_amp_and_scaled_learning_rate_reach_the_config(
+    config_file, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)  # of the default work dir
     built = []
 
     class Recorder:

@@ -1,0 +1,8 @@
+# ATSS on COCO as mmdet trains it: ResNet-50, 12 epochs, 8 GPUs x 2 images.
+_base_ = [
+    '../_base_/models/atss_r50_fpn.py',
+    '../_base_/datasets/coco.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    '../_base_/scale_runtime.py',
+]
+optim_wrapper = dict(optimizer=dict(lr=0.01))

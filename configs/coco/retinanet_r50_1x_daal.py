@@ -1,0 +1,2 @@
+_base_ = './retinanet_r50_1x_focal.py'
+model = dict(bbox_head=dict(loss_cls=dict(type='DAALLoss')))

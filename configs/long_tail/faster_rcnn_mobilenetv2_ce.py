@@ -1,0 +1,10 @@
+# A small Faster R-CNN on the generated long-tailed scenes.
+_base_ = [
+    '../_base_/models/faster_rcnn_mobilenetv2.py',
+    '../_base_/datasets/long_tail.py',
+    '../_base_/schedules/adamw_800.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(roi_head=dict(bbox_head=dict(num_classes=12)))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=200))
+log_processor = dict(by_epoch=False)

@@ -1,0 +1,96 @@
+"""Puts the losses into a config wherever it has a loss of theirs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from daal_mmdet.compatibility.shipped_configs import walk
+
+__all__ = ['CLASS_LOSSES', 'Merged', 'merge_box_losses', 'merge_class_losses']
+
+CLASS_LOSSES = ('loss_cls', 'initial_loss_cls', 'loss_heatmap', 'loss_center_heatmap')
+# DAALLoss takes all their keys, so that changing the type is enough.
+_MERGED_INTO = {'CrossEntropyLoss', 'FocalLoss', 'QualityFocalLoss'}
+_OF_DELTAS = {'L1Loss': {'beta': 0.0}, 'SmoothL1Loss': {}}
+_WRAPPED = {
+    'BalancedL1Loss',
+    'BoundedIoULoss',
+    'CIoULoss',
+    'DIoULoss',
+    'EIoULoss',
+    'GIoULoss',
+    'IoULoss',
+    'MSELoss',
+    'SIoULoss',
+}
+
+
+class Merged(NamedTuple):
+    """A loss that was put in.
+
+    Attributes:
+        head: Type of the head.
+        key: Its argument, such as 'loss_cls'.
+        base: Type of the loss that was there; '' for none.
+        replaced: Whether the config of that loss was deleted, not merged into.
+    """
+
+    head: str
+    key: str
+    base: str
+    replaced: bool = False
+
+
+def merge_class_losses(model: dict) -> list[Merged]:
+    """Give every classification loss of a model the type ``DAALLoss``, in place.
+
+    What a user writes, ``loss_cls=dict(type='DAALLoss')``, is merged into the loss of
+    the base config. Losses with other keys than ``FocalLoss``, ``CrossEntropyLoss`` and
+    ``QualityFocalLoss`` are replaced whole (``_delete_=True``), all but ``use_sigmoid``
+    and ``loss_weight``.
+
+    A model without any such loss gets one for its head, to see what the head says.
+    """
+    merged = []
+    for node, key in walk(model):
+        if key not in CLASS_LOSSES or not isinstance(node[key], Mapping):
+            continue
+        loss = node[key]
+        base = str(loss['type'])
+        replaced = base not in _MERGED_INTO
+        if replaced:
+            kept = {k: loss[k] for k in ('use_sigmoid', 'loss_weight') if k in loss}
+            node[key] = dict(kept, type='DAALLoss')
+        else:
+            loss['type'] = 'DAALLoss'
+        merged.append(Merged(str(node['type']), key, base, replaced))
+    head = model.get('bbox_head')
+    if not merged and isinstance(head, Mapping):
+        head['loss_cls'] = dict(type='DAALLoss', use_sigmoid=True)
+        merged.append(Merged(str(head['type']), 'loss_cls', '', True))
+    return merged
+
+
+def merge_box_losses(model: dict) -> list[Merged]:
+    """Give every ``loss_bbox`` that allows it a weight of its covariance, in place.
+
+    L1 and Smooth L1 become ``UncertaintyAwareSmoothL1``; losses of whole boxes become
+    the inner loss of an ``UncertaintyAwareLoss``; others stay.
+    """
+    merged = []
+    for node, key in walk(model):
+        if key != 'loss_bbox' or not isinstance(node[key], Mapping):
+            continue
+        loss = node[key]
+        base = str(loss['type'])
+        if base in _OF_DELTAS:
+            loss.update(_OF_DELTAS[base], type='UncertaintyAwareSmoothL1')
+        elif base in _WRAPPED:
+            inner = copy.deepcopy(dict(loss))
+            node[key] = dict(type='UncertaintyAwareLoss', loss=inner)
+        else:
+            continue
+        merged.append(Merged(str(node['type']), key, base, base in _WRAPPED))
+    return merged

@@ -1,0 +1,301 @@
+"""Checks one model: does it train with the losses of this package?"""
+
+from __future__ import annotations
+
+import copy
+import re
+import time
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.logging import MessageHub
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from daal_mmdet.compatibility.loss_merging import (
+    Merged,
+    merge_box_losses,
+    merge_class_losses,
+)
+from daal_mmdet.compatibility.random_batch import random_batch
+from daal_mmdet.compatibility.shipped_configs import ShippedConfig
+from daal_mmdet.compatibility.shrinking import shrink_model
+from daal_mmdet.hooks import KalmanCovarianceHook
+from daal_mmdet.losses import DAALLoss
+from daal_mmdet.losses.placement import path_in_model
+
+__all__ = ['CheckResult', 'check_model']
+
+_NUM_BOXES = 3
+# TOOD changes its classification loss after some epochs.
+_LATE_EPOCH = 1000
+_MAX_STEPS = 3
+_NO_ADAPTER = re.compile(r'box loss of (\w+) belong')
+_QUERY_HEADS = {'DETRHead', 'DIIHead', 'MaskFormerHead'}
+
+
+@dataclass
+class CheckResult:
+    """What came of one config.
+
+    Attributes:
+        config: Name of the config.
+        status: 'works', 'refused' when the model is built, 'fails', or 'not checked'.
+        reason: Why it does not work; notes if it does.
+        heads: Heads with a classification loss.
+        modes: How these call it.
+        configured: Whether the config has a classification loss.
+        box: What became of the box losses: 'works', or why not.
+        seconds: How long the check took.
+    """
+
+    config: str
+    status: str
+    reason: str = ''
+    heads: list[str] = field(default_factory=list)
+    modes: list[str] = field(default_factory=list)
+    configured: bool = True
+    box: str = ''
+    seconds: float = 0.0
+
+
+class _Refusal(Exception):
+    """The model can't be built with the losses."""
+
+
+def check_model(
+    config: ShippedConfig, sizes: Sequence[int] = (96, 384), seed: int = 0
+) -> CheckResult:
+    """Train a config's model for a few iterations with the losses of this package.
+
+    The first batch has boxes, the second none, the third some, in a late epoch; a
+    fourth follows if a loss was called in the third alone. It works if every loss is
+    finite, the logits get a gradient, and the filters of every ``DAALLoss`` that was
+    trained have moved. If that fails with the box losses, it is tried without them, and
+    if it fails again, on larger images. A model that fails with its own losses too, for
+    lack of a package or a GPU, says nothing about ours and counts as not checked.
+
+    Args:
+        config: The config.
+        sizes: Sides of the images in pixels, to be tried in this order.
+        seed: Seed of weights and images.
+    """
+    start = time.monotonic()
+    result = CheckResult(config.name, 'not checked', config.problem)
+    if not config.problem:
+        init_default_scope('mmdet')
+        for size in sizes:
+            _attempt(config, size, seed, result)
+            if result.status != 'fails':
+                break
+        else:
+            problem = _own_problem(config, sizes[-1], seed)
+            if problem:
+                result.status = 'not checked'
+                result.reason = f'fails with its own losses too: {problem}'
+    result.seconds = round(time.monotonic() - start, 1)
+    return result
+
+
+def _attempt(config: ShippedConfig, size: int, seed: int, result: CheckResult) -> None:
+    """Check with the box losses, or else without."""
+    result.box = ''
+    for with_box in (True, False):
+        try:
+            _check(config, size, seed, result, with_box)
+        except _Refusal as refusal:
+            result.status, result.reason, result.box = 'refused', str(refusal), ''
+        except ImportError as error:
+            result.status, result.reason = 'not checked', _first_line(error)
+        except Exception as error:  # noqa: BLE001 - any failure is a row of the table
+            result.status, result.reason = 'fails', _first_line(error)
+            if with_box:
+                result.box = _box_reason(error)
+                continue
+            result.box = ''
+        return
+
+
+def _own_problem(config: ShippedConfig, size: int, seed: int) -> str:
+    """Why the model does not train with its own losses; '' if it does."""
+    model_config = shrink_model(copy.deepcopy(dict(config.model)))
+    try:
+        torch.manual_seed(seed)
+        model = MODELS.build(ConfigDict(model_config)).train()
+        rng = np.random.default_rng(seed)
+        _train_step(model, random_batch(model_config, size, _NUM_BOXES, rng), 0)
+    except Exception as error:  # noqa: BLE001
+        return _first_line(error)
+    return ''
+
+
+def _check(
+    config: ShippedConfig, size: int, seed: int, result: CheckResult, with_box: bool
+) -> None:
+    model_config = shrink_model(copy.deepcopy(dict(config.model)))
+    merged = merge_class_losses(model_config)
+    boxes = merge_box_losses(model_config) if with_box else []
+    result.configured = any(m.base for m in merged)
+    result.heads = sorted({m.head for m in merged})
+    torch.manual_seed(seed)
+    hub = MessageHub.get_instance(f'{config.name}_{with_box}')
+    try:
+        model = MODELS.build(ConfigDict(model_config))
+    except (TypeError, ValueError) as error:
+        if any(loss in str(error) for loss in ('DAALLoss', 'loss_cls')):
+            text = str(error) if isinstance(error, ValueError) else _first_line(error)
+            raise _Refusal(text) from error
+        raise
+    if not any(isinstance(module, DAALLoss) for module in model.modules()):
+        raise _Refusal('its head takes no classification loss from the config')
+    model.init_weights()
+    model.train()
+    hook = _connect(model) if boxes else None
+    watch = _Watch(model)
+    rng = np.random.default_rng(seed)
+    steps = [(0, _NUM_BOXES), (0, 0), (_LATE_EPOCH, _NUM_BOXES)]
+    for iteration, (epoch, num_boxes) in enumerate(steps):
+        hub.update_info('iter', iteration)
+        hub.update_info('epoch', epoch)
+        batch = random_batch(model_config, size, num_boxes, rng)
+        _train_step(model, batch, iteration)
+        if hook is not None:
+            hook.after_train_iter(SimpleNamespace(model=model), iteration)
+        # The filters step when the next iteration begins.
+        if iteration == len(steps) - 1 < _MAX_STEPS and watch.waits():
+            steps.append(steps[-1])
+    watch.check()
+    result.status = 'works'
+    result.modes = watch.modes()
+    result.reason = '; '.join(watch.notes() + _replacements(merged))
+    if boxes:
+        result.box = 'works'
+
+
+def _connect(model: nn.Module) -> KalmanCovarianceHook:
+    hook = KalmanCovarianceHook()
+    hook.before_train(SimpleNamespace(model=model, iter=0))
+    return hook
+
+
+def _train_step(model: nn.Module, batch: Mapping, iteration: int) -> None:
+    data = model.data_preprocessor(batch, training=True)
+    model.zero_grad()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        losses = model(data['inputs'], data['data_samples'], mode='loss')
+    total, values = model.parse_losses(losses)
+    for name, value in values.items():
+        if not torch.isfinite(torch.as_tensor(value)).all():
+            raise ValueError(f'{name} is {float(value)} in iteration {iteration}')
+    total.backward()
+
+
+class _Watch:
+    """Follows the calls and the state of every ``DAALLoss`` of a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.losses = {
+            path_in_model(module): module
+            for module in model.modules()
+            if isinstance(module, DAALLoss)
+        }
+        self.owners = {
+            name: model.get_submodule(name.rpartition('.')[0]) for name in self.losses
+        }
+        self.predictions: dict[str, list[Tensor]] = {name: [] for name in self.losses}
+        self.quality: set[str] = set()
+        self.soft: set[str] = set()
+        for name, loss in self.losses.items():
+            loss.register_forward_pre_hook(
+                lambda _, args, kwargs, name=name: self._see(name, args, kwargs),
+                with_kwargs=True,
+            )
+
+    def _see(self, name: str, args: Sequence, kwargs: Mapping) -> None:
+        pred, target = [*args, *kwargs.values()][:2]
+        if isinstance(target, tuple | list):
+            self.quality.add(name)
+        elif target.dim() == pred.dim():
+            self.soft.add(name)
+        if pred.requires_grad and kwargs.get('reduction_override') != 'none':
+            pred.retain_grad()
+            self.predictions[name].append(pred)
+
+    def waits(self) -> bool:
+        """Whether a loss was called whose filters have not stepped yet."""
+        return any(
+            calls and self.losses[name].class_balance.num_measurements == 0
+            for name, calls in self.predictions.items()
+        )
+
+    def check(self) -> None:
+        """Check gradients and filters.
+
+        Raises:
+            ValueError: If a loss that was trained gave no gradient, or its filters did
+                not move.
+        """
+        if not any(self.predictions.values()):
+            raise ValueError('no DAALLoss was called in training')
+        for name, predictions in self.predictions.items():
+            if not predictions:
+                continue
+            grads = [pred.grad for pred in predictions if pred.grad is not None]
+            if not all(bool(grad.isfinite().all()) for grad in grads):
+                raise ValueError(f'{name}: the gradient is not finite')
+            if not any(bool((grad != 0).any()) for grad in grads):
+                raise ValueError(f'{name}: the gradient of the logits is zero')
+            parameters = self.owners[name].parameters()
+            if not any(
+                p.grad is not None and bool((p.grad != 0).any()) for p in parameters
+            ):
+                raise ValueError(f'{name}: its head has no gradient')
+            balance = self.losses[name].class_balance
+            if balance.num_measurements == 0:
+                raise ValueError(f'{name}: the class shares were never measured')
+
+    def modes(self) -> list[str]:
+        """How the heads call their losses."""
+        return sorted(
+            {self._mode(name) for name in self.losses if self.predictions[name]}
+        )
+
+    def _mode(self, name: str) -> str:
+        families = {base.__name__ for base in type(self.owners[name]).__mro__}
+        mode = 'sigmoid' if self.losses[name].use_sigmoid else 'softmax'
+        if name in self.quality:
+            mode = 'quality-focal'
+        elif name in self.soft:
+            mode += ', soft targets'
+        return f'query, {mode}' if families & _QUERY_HEADS else mode
+
+    def notes(self) -> list[str]:
+        """Losses that were not trained."""
+        idle = [name for name, calls in self.predictions.items() if not calls]
+        return [f'{name} is not trained' for name in idle]
+
+
+def _replacements(merged: Sequence[Merged]) -> list[str]:
+    bases = sorted({m.base for m in merged if m.replaced})
+    return [f'{base} replaced whole (`_delete_=True`)' for base in bases]
+
+
+def _box_reason(error: BaseException) -> str:
+    unknown = _NO_ADAPTER.search(str(error))
+    return f'no adapter for {unknown[1]}' if unknown else _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    if not text:
+        # An assertion of mmdet that says nothing; show it.
+        text = traceback.extract_tb(error.__traceback__)[-1].line or ''
+    return f'{type(error).__name__}: {text.splitlines()[0] if text else ""}'

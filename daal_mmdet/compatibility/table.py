@@ -1,0 +1,99 @@
+"""The Markdown page of which detectors work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mmdet
+import mmengine
+import torch
+
+from daal_mmdet.compatibility.model_check import CheckResult
+
+__all__ = ['compatibility_page', 'count_families', 'versions']
+
+_TEXT = """TODO"""
+_TEXT = """
+Each config that mmdet ships is given the losses of this package and trained for three
+iterations on random images: with boxes, without any, and with boxes in a late epoch. It
+*works* if every loss is finite, the logits and the head get a gradient that is not
+zero, and the filters of every `DAALLoss` that was trained have moved. Weights are not
+loaded, images are small, queries and samples few; a tracker is checked by its detector.
+[detectors.md](detectors.md) tells what to write for each kind of head, what the modes
+mean, and what is refused.
+"""
+_COLUMNS = ('family', 'config', 'head', 'mode', 'DAALLoss', 'box loss', 'remark')
+
+
+def versions() -> str:
+    """What the installed packages are."""
+    return (
+        f'mmdet {mmdet.__version__}, mmengine {mmengine.__version__}, '
+        f'PyTorch {torch.__version__}'
+    )
+
+
+def count_families(results: Sequence[CheckResult]) -> tuple[int, int]:
+    """Families that work, and all that have a classification loss in their config.
+
+    A family works if one of its configs does. Those that could not be checked do not
+    count.
+    """
+    checked = [r for r in results if r.configured and r.status != 'not checked']
+    works = {r.config.split('/')[0] for r in checked if r.status == 'works'}
+    return len(works), len({r.config.split('/')[0] for r in checked})
+
+
+def compatibility_page(
+    results: Sequence[CheckResult], command: str, made_with: str
+) -> str:
+    """Write the page.
+
+    Args:
+        results: In the order of the rows.
+        command: Command that made them.
+        made_with: Versions of the packages.
+    """
+    works, families = count_families(results)
+    share = f'{works / families:.0%}' if families else 'none'
+    rows = [_row(result) for result in results]
+    return '\n'.join(
+        [
+            '# Which detectors work',
+            '',
+            _TEXT.strip(),
+            '',
+            '## The table',
+            '',
+            '```shell',
+            command,
+            '```',
+            '',
+            f'{made_with}. **{works} of {families} families ({share}) that take a '
+            'classification loss from their config work.**',
+            '',
+            _line(_COLUMNS),
+            _line(['---'] * len(_COLUMNS)),
+            *rows,
+            '',
+        ]
+    )
+
+
+def _row(result: CheckResult) -> str:
+    family, _, name = result.config.partition('/')
+    return _line(
+        [
+            family,
+            name.removesuffix('.py'),
+            ', '.join(result.heads),
+            '; '.join(result.modes),
+            result.status,
+            result.box,
+            result.reason,
+        ]
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return '| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |'

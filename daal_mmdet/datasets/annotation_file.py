@@ -1,0 +1,172 @@
+"""Reading COCO and LVIS annotation files, and leaving out what is broken in them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ['Cleaning', 'clean_annotations', 'is_lvis', 'read_annotations']
+
+_KEYS = ('images', 'annotations', 'categories')
+
+
+@dataclass
+class Cleaning:
+    """What :func:`clean_annotations` left out.
+
+    Attributes:
+        counts: How often each kind of defect was met.
+        examples: One defect of each kind, with its values.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, kind: str, example: str) -> None:
+        """Count one defect."""
+        self.counts[kind] += 1
+        self.examples.setdefault(kind, example)
+
+    def lines(self) -> list[str]:
+        """One line a kind of defect: how many, what, and the first of them."""
+        return [
+            f'left out: {count} {kind} (the first: {self.examples[kind]})'
+            for kind, count in self.counts.items()
+        ]
+
+
+def read_annotations(path: str | os.PathLike) -> dict:
+    """Read a COCO or LVIS detection file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no JSON, no detection file, or half of one; the message
+            names the file and what is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'annotations: there is no file {str(path)!r}')
+    try:
+        document = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path} is no JSON, or only part of one: {error}') from error
+    missing = [k for k in _KEYS if not isinstance(document, dict) or k not in document]
+    if missing:
+        raise ValueError(f'{path} is no COCO detection file: it lacks {missing}')
+    for key in _KEYS:
+        items = document[key]
+        if not isinstance(items, list) or not all(isinstance(i, dict) for i in items):
+            raise ValueError(f'{path}: {key} is no list of objects')
+    return document
+
+
+def is_lvis(document: dict) -> bool:
+    """Whether a document has the keys that LVIS adds to COCO's."""
+    return bool(document['images']) and 'neg_category_ids' in document['images'][0]
+
+
+def clean_annotations(
+    document: dict, image_exists: Callable[[str], bool] | None = None
+) -> tuple[dict, Cleaning]:
+    """Leave out the images, categories and boxes that training could stumble over.
+
+    Left out are, each counted: images without an id or size, images whose id stands
+    there before, images that ``image_exists`` does not find; categories without an id
+    or name and those whose id stands there before; annotations of an image or category
+    that is not (or no longer) there, whose id stands there before, without a box of
+    four finite numbers, with no width or height, or wholly outside their image.
+
+    Args:
+        document: A COCO or LVIS detection document; stays as it is.
+        image_exists: Whether an image's ``file_name`` (LVIS v1: the end of its
+            ``coco_url``) is there; None trusts the document.
+
+    Returns:
+        A document of what is left, sharing its items, and what was left out.
+    """
+    cleaning = Cleaning()
+    images = []
+    for image in _unique(document['images'], 'image', cleaning):
+        size = (image.get('width'), image.get('height'))
+        if not all(_is_positive(side) for side in size):
+            cleaning.add('images without a size', f'id {image["id"]}, size {size}')
+        elif image_exists is not None and not image_exists(file_name(image)):
+            cleaning.add('images that are listed but not there', file_name(image))
+        else:
+            images.append(image)
+    categories = []
+    for category in _unique(document['categories'], 'category', cleaning):
+        if isinstance(category.get('name'), str):
+            categories.append(category)
+        else:
+            cleaning.add('categories without a name', f'id {category["id"]}')
+
+    image_of_id = {image['id']: image for image in images}
+    category_ids = {category['id'] for category in categories}
+    annotations = []
+    for annotation in _unique(document['annotations'], 'annotation', cleaning):
+        kind, value = _defect(annotation, image_of_id, category_ids)
+        if kind:
+            cleaning.add(kind, f'annotation {annotation["id"]}, {value}')
+        else:
+            annotations.append(annotation)
+    parts = dict(images=images, annotations=annotations, categories=categories)
+    return {**document, **parts}, cleaning
+
+
+def file_name(image: dict) -> str:
+    """The path of an image below the data set's image folder.
+
+    As mmdet: ``file_name``; in LVIS v1, which has none, what follows the host in
+    ``coco_url``, such as ``train2017/000000000009.jpg``.
+    """
+    if 'file_name' in image:
+        return image['file_name']
+    return image.get('coco_url', '').replace('http://images.cocodataset.org/', '')
+
+
+def _unique(items: Iterable[dict], noun: str, cleaning: Cleaning) -> Iterable[dict]:
+    seen = set()
+    plural = {'category': 'categories'}.get(noun, f'{noun}s')
+    for item in items:
+        if not isinstance(item.get('id'), int):
+            cleaning.add(f'{plural} without an id', str(item)[:80])
+        elif item['id'] in seen:
+            cleaning.add(f'{plural} whose id is used before', f'id {item["id"]}')
+        else:
+            seen.add(item['id'])
+            yield item
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+
+
+def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
+    """The kind of an annotation's defect and its value; empty strings for none."""
+    image = images.get(annotation.get('image_id'))
+    if image is None:
+        value = f'image_id {annotation.get("image_id")}'
+        return 'annotations of an image that is not there', value
+    if annotation.get('category_id') not in categories:
+        value = f'category_id {annotation.get("category_id")}'
+        return 'annotations of an unknown category', value
+    box = annotation.get('bbox')
+    shown = f'bbox {box}'
+    if (
+        not isinstance(box, list)
+        or len(box) != 4
+        or not all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+    ):
+        return 'boxes without four finite numbers', shown
+    x, y, width, height = box
+    if width <= 0 or height <= 0:
+        return 'boxes without area', shown
+    if x >= image['width'] or y >= image['height'] or x + width <= 0 or y + height <= 0:
+        return 'boxes outside their image', shown
+    return '', ''

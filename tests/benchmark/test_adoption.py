@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from daal_mmdet.benchmark.adoption import adopt_run
+from daal_mmdet.benchmark.matrix import MatrixFolder, run_matrix
+from daal_mmdet.benchmark.table import benchmark_table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return MatrixFolder(tmp_path / 'out')
+
+
+@pytest.fixture
+def training(spec, tmp_path):
+    """What tools/train.py leaves of variant 'three' with seed 1."""
+    (run,) = (r for r in spec.plan() if (r.variant, r.seed) == ('three', 1))
+    work_dir = tmp_path / 'trained'
+    (work_dir / '20260101_000000' / 'vis_data').mkdir(parents=True)
+    config = run.config.copy()
+    # Neither decides what was trained.
+    config.work_dir = str(work_dir)
+    config.train_cfg.val_interval = 1
+    config.dump(work_dir / 'trained.py')
+    for epoch in (2, 4):
+        torch.save(dict(meta=dict(epoch=epoch)), work_dir / f'epoch_{epoch}.pth')
+    return work_dir
+
+
+def test_a_training_stands_for_the_run_that_it_equals(spec, folder, training, trainer):
+    plan = spec.plan()
+    before = sorted(training.rglob('*'))
+    for _ in range(2):
+        run = adopt_run(training, plan, folder)
+    assert (run.variant, run.seed) == ('three', 1)
+    # The training process finds the checkpoint and the logs there.
+    target = folder.run_folder(run)
+    assert (target / 'epoch_4.pth').samefile(training / 'epoch_4.pth')
+    assert (target / '20260101_000000').samefile(training / '20260101_000000')
+    assert not (target / 'epoch_2.pth').exists()
+    records, _ = run_matrix([run], folder, command=trainer)
+    assert records[0]['adopted'] == str(training)
+    assert records[0]['code'] is None
+    assert sorted(training.rglob('*')) == before
+
+    others = [r for r in plan if r.variant == 'one']
+    records, _ = run_matrix([*others, run], folder, command=trainer)
+    note = '- Trained outside the benchmark: three, seed 1.'
+    assert note in benchmark_table(records, spec).splitlines()
+    assert 'outside' not in benchmark_table(records[-1:], spec)
+    assert 'outside' not in benchmark_table(records[:-1], spec)
+
+
+def test_what_does_not_fit_is_refused_with_the_reason(spec, folder, training):
+    plan = spec.plan()
+    with pytest.raises(ValueError, match=r'its seed is 1, the spec has \[0, 2\]'):
+        adopt_run(training, [run for run in plan if run.seed != 1], folder)
+    with pytest.raises(
+        ValueError,
+        match=r"no variant has its config; 'one' is closest and differs in "
+        r"\['model.loss.beta'\]",
+    ):
+        adopt_run(training, [run for run in plan if run.variant != 'three'], folder)
+    (training / 'epoch_4.pth').unlink()
+    with pytest.raises(
+        ValueError,
+        match='a finished training of max_epochs=4, got epoch_2.pth after 2',
+    ):
+        adopt_run(training, plan, folder)
+    (training / 'epoch_2.pth').unlink()
+    with pytest.raises(FileNotFoundError, match=r'there is no epoch_\*.pth or iter_'):
+        adopt_run(training, plan, folder)
+    (training / 'other.py').touch()
+    with pytest.raises(FileNotFoundError, match=r'expected one config .*, got 2'):
+        adopt_run(training, plan, folder)
+    assert not folder.root.exists()

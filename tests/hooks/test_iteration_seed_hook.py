@@ -1,0 +1,88 @@
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import HOOKS
+
+from daal_mmdet.hooks import iteration_seed_hook
+
+
+class Runner(SimpleNamespace):
+    """What the hook asks of a runner."""
+
+    def __init__(self, seed=3, iter=0, workers=0, persistent=False):
+        self.warnings = []
+        super().__init__(
+            seed=seed,
+            iter=iter,
+            logger=SimpleNamespace(warning=self.warnings.append),
+            train_dataloader=SimpleNamespace(
+                num_workers=workers, persistent_workers=persistent
+            ),
+        )
+
+
+@pytest.fixture(autouse=True)
+def _random_state_of_the_others():
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
+def draw():
+    return random.random(), np.random.random(), torch.rand(()).item()
+
+
+def drawn_in(runner, iterations):
+    """(while reading, in the step) of each iteration, validation in between."""
+    hook = HOOKS.build({'type': 'IterationSeedHook'})
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    seen = []
+    for _ in range(iterations):
+        read = draw()
+        hook.before_train_iter(runner, batch_idx=0)
+        seen.append((read, draw()))
+        # How much a step draws must not matter.
+        torch.rand(int(torch.randint(9, ())))
+        hook.after_train_iter(runner, batch_idx=0)
+        runner.iter += 1
+        if runner.iter == 3:
+            draw()
+            hook.after_val_epoch(runner)
+    return seen
+
+
+def test_a_resumed_run_draws_what_the_unbroken_one_does():
+    unbroken = drawn_in(Runner(), 6)
+    draw()
+    assert drawn_in(Runner(iter=2), 4) == unbroken[2:]
+    # And every iteration other numbers, in either stream and each generator.
+    for generator in range(3):
+        numbers = [part[generator] for both in unbroken for part in both]
+        assert len(set(numbers)) == 12
+
+
+@pytest.mark.parametrize('other', ['seed', 'rank'])
+def test_seeds_and_ranks_draw_their_own(other, monkeypatch):
+    first = drawn_in(Runner(), 2)
+    if other == 'rank':
+        monkeypatch.setattr(iteration_seed_hook, 'get_rank', lambda: 1)
+    second = drawn_in(Runner(seed=4 if other == 'seed' else 3), 2)
+    assert {n for both in first for part in both for n in part}.isdisjoint(
+        n for both in second for part in both for n in part
+    )
+
+
+@pytest.mark.parametrize(
+    ('workers', 'persistent', 'warns'), [(0, False, 0), (2, False, 0), (2, True, 1)]
+)
+def test_persistent_workers_are_warned_of(workers, persistent, warns):
+    runner = Runner(workers=workers, persistent=persistent)
+    drawn_in(runner, 1)
+    assert len(runner.warnings) == warns
+    assert all('persistent_workers=False' in text for text in runner.warnings)

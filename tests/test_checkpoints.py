@@ -1,0 +1,99 @@
+import os
+import zipfile
+
+import pytest
+import torch
+
+from daal_mmdet.checkpoints import find_resumable
+
+
+def save(path, iteration, **changes):
+    checkpoint = {
+        'meta': {'epoch': 1, 'iter': iteration},
+        'state_dict': {'weight': torch.randn(64, 64)},
+        'message_hub': {},
+        'optimizer': {},
+        **changes,
+    }
+    path.parent.mkdir(exist_ok=True)
+    torch.save(checkpoint, path)
+    return path
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_the_one_with_most_iterations_is_found_whatever_the_pointer_says(tmp_path):
+    save(tmp_path / 'iter_90.pth', 90)
+    newest = save(tmp_path / 'iter_100.pth', 100)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_90.pth'))
+    found = find_resumable(tmp_path)
+    assert (found.path, found.iteration, found.damaged) == (newest, 100, {})
+
+
+@pytest.mark.parametrize(
+    ('damage', 'reason'),
+    [
+        (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), 'not load'),
+        (lambda p: p.write_bytes(b''), 'not load'),
+        (lambda p: p.write_bytes(b'<html>not found</html>'), 'not load'),
+        (flip_a_byte, 'check sum'),
+    ],
+    ids=['half', 'empty', 'other', 'flipped'],
+)
+def test_a_damaged_file_is_left_aside_with_its_reason(tmp_path, damage, reason):
+    sound = save(tmp_path / 'epoch_1.pth', 10)
+    broken = save(tmp_path / 'epoch_2.pth', 20)
+    damage(broken)
+    (tmp_path / 'last_checkpoint').write_text(str(broken))
+    found = find_resumable(tmp_path)
+    assert found.path == sound
+    assert list(found.damaged) == [broken]
+    assert reason in found.damaged[broken]
+
+
+@pytest.mark.parametrize('pointer', ['', 'nowhere/epoch_9.pth', '\x00\x00'])
+def test_a_pointer_that_points_nowhere_does_no_harm(tmp_path, pointer):
+    sound = save(tmp_path / 'epoch_1.pth', 10)
+    (tmp_path / 'last_checkpoint').write_text(pointer)
+    assert find_resumable(tmp_path).path == sound
+
+
+def test_checkpoints_of_another_folder_are_found_through_the_pointer(tmp_path):
+    work = tmp_path / 'work'
+    work.mkdir()
+    elsewhere = save(tmp_path / 'out' / 'epoch_3.pth', 30)
+    (work / 'last_checkpoint').write_text(str(elsewhere))
+    assert find_resumable(work).path == elsewhere
+
+
+def test_weights_alone_are_nothing_to_go_on_from(tmp_path):
+    path = save(tmp_path / 'best_coco_bbox_mAP_epoch_9.pth', 90)
+    checkpoint = torch.load(path)
+    del checkpoint['optimizer']
+    torch.save(checkpoint, path)
+    assert find_resumable(tmp_path) is None
+    sound = save(tmp_path / 'epoch_1.pth', 10)
+    assert find_resumable(tmp_path).path == sound
+
+
+def test_a_work_dir_without_any_is_none(tmp_path):
+    assert find_resumable(tmp_path / 'not_yet') is None
+
+
+def test_only_damaged_ones_are_an_error_that_names_them(tmp_path):
+    flip_a_byte(save(tmp_path / 'epoch_1.pth', 10))
+    (tmp_path / 'epoch_2.pth').write_bytes(b'x')
+    message = r'no checkpoint in .* can be read \(epoch_1\.pth: .*epoch_2\.pth: .*'
+    with pytest.raises(ValueError, match=message):
+        find_resumable(tmp_path)
+
+
+def test_check_sums_are_in_what_torch_writes(tmp_path):
+    path = save(tmp_path / 'epoch_1.pth', 10)
+    with zipfile.ZipFile(path) as archive:
+        assert all(part.CRC for part in archive.infolist() if part.file_size > 100)
+    assert os.path.getsize(path) > 64 * 64 * 4

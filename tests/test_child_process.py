@@ -1,0 +1,27 @@
+import os
+
+from daal_mmdet.child_process import failure_message, thread_environment, threads_for
+
+
+def test_threads_are_shared_out():
+    cores = len(os.sched_getaffinity(0))
+    assert threads_for(1, {}) == cores
+    assert threads_for(10 * cores, {}) == 1
+    assert threads_for(1, {'OMP_NUM_THREADS': '1'}) == 1
+    assert threads_for(1, {'OMP_NUM_THREADS': str(cores + 5)}) == cores
+    assert threads_for(1, {'OMP_NUM_THREADS': 'all'}) == cores
+
+
+def test_the_rest_of_the_environment_stays(monkeypatch):
+    monkeypatch.setenv('A_NAME_OF_THIS_TEST', 'x')
+    environment = thread_environment(3)
+    assert environment['OMP_NUM_THREADS'] == environment['MKL_NUM_THREADS'] == '3'
+    assert environment['A_NAME_OF_THIS_TEST'] == 'x'
+
+
+def test_a_failure_shows_the_last_lines(tmp_path):
+    log = tmp_path / 'console.log'
+    log.write_bytes(b'\xff' + b''.join(b'line %d\n' % i for i in range(40)))
+    lines = failure_message('one, seed 1', 7, log).splitlines()
+    assert lines[0] == f'one, seed 1 ended with exit code 7; the end of {log}:'
+    assert lines[1:] == [f'line {i}' for i in range(25, 40)]

@@ -1,0 +1,125 @@
+import json
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from daal_mmdet.data_check import check_data
+from tests.datasets.test_subset import document_of
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Four images, one class each, for training and for validation."""
+    for split in ('train', 'val'):
+        write(tmp_path, split, document_of([[0], [1], [0], [1]], 2))
+        (tmp_path / split).mkdir()
+        for i in range(4):
+            Image.new('RGB', (20, 20)).save(tmp_path / split / f'{i}.jpg')
+    loaders = {
+        f'{split}_dataloader': {
+            'dataset': {
+                'type': 'CocoDataset',
+                'data_root': str(tmp_path),
+                'ann_file': f'{split}.json',
+                'data_prefix': {'img': split},
+            }
+        }
+        for split in ('train', 'val')
+    }
+    return Config({**loaders, 'work_dir': str(tmp_path / 'work')})
+
+
+def write(folder, split, document):
+    (folder / f'{split}.json').write_text(json.dumps(document))
+
+
+def spoil(folder, split, **changes):
+    document = json.loads((folder / f'{split}.json').read_text())
+    document['annotations'][0].update(changes)
+    write(folder, split, document)
+
+
+def test_sound_files_are_left_alone(config, tmp_path, capsys):
+    check_data(config)
+    assert config.train_dataloader.dataset.ann_file == 'train.json'
+    assert not (tmp_path / 'work').exists()
+    assert capsys.readouterr().out == ''
+
+
+def test_training_goes_on_without_what_is_broken(config, tmp_path, capsys):
+    spoil(tmp_path, 'train', bbox=[0, 0, float('inf'), 5])
+    (tmp_path / 'train' / '3.jpg').unlink()
+    before = (tmp_path / 'train.json').read_bytes()
+    # The wrapper of repeat-factor sampling.
+    inner = config.train_dataloader.dataset
+    config.train_dataloader.dataset = {'type': 'ClassBalancedDataset', 'dataset': inner}
+    check_data(config)
+    cleaned = tmp_path / 'work' / 'annotations' / 'train.json'
+    assert config.train_dataloader.dataset.dataset.ann_file == str(cleaned)
+    document = json.loads(cleaned.read_text())
+    assert [image['id'] for image in document['images']] == [1, 2, 3]
+    assert [a['image_id'] for a in document['annotations']] == [2, 3]
+    assert (tmp_path / 'train.json').read_bytes() == before
+    shown = capsys.readouterr().out
+    assert 'left out: 1 boxes without four finite numbers' in shown
+    assert (
+        'left out: 1 images that are listed but not there (the first: 3.jpg)' in shown
+    )
+    assert f'training on {cleaned}' in shown
+
+
+def test_only_the_first_process_tells(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    spoil(tmp_path, 'train', category_id=77)
+    check_data(config)
+    assert config.train_dataloader.dataset.ann_file.endswith(
+        'work/annotations/train.json'
+    )
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'bbox': [float('nan')] * 4}, '1 boxes without four finite numbers'),
+        ({'category_id': 77}, '1 annotations of an unknown category'),
+        ({'id': 1}, '1 annotations whose id is used before'),
+    ],
+)
+def test_validation_files_are_never_changed(config, tmp_path, changes, message):
+    spoil(tmp_path, 'val', **changes)
+    with pytest.raises(SystemExit, match=message) as error:
+        check_data(config)
+    assert 'val_dataloader.dataset.ann_file' in str(error.value)
+    assert 'tools/make_subset.py' in str(error.value)
+
+
+def test_what_the_evaluation_takes_is_told_and_taken(config, tmp_path, capsys):
+    spoil(tmp_path, 'val', bbox=[0, 0, 0, 5])
+    check_data(config)
+    assert 'holds 1 boxes without area, which the evaluation' in capsys.readouterr().out
+
+
+def test_a_missing_validation_image_is_found_before_the_training(config, tmp_path):
+    (tmp_path / 'val' / '2.jpg').unlink()
+    with pytest.raises(
+        SystemExit, match=r'1 images that are listed but not there.*2\.jpg'
+    ):
+        check_data(config)
+
+
+def test_half_a_file_and_nothing_left_are_errors(config, tmp_path):
+    (tmp_path / 'train.json').write_text('{"images": [')
+    with pytest.raises(SystemExit, match='train_dataloader.*or only part of one'):
+        check_data(config)
+    write(tmp_path, 'train', document_of([[0]], 1))
+    spoil(tmp_path, 'train', bbox=[])
+    with pytest.raises(SystemExit, match='nothing is left of'):
+        check_data(config)
+
+
+def test_other_data_sets_are_left_alone(config):
+    config.train_dataloader.dataset.type = 'VOCDataset'
+    config.val_dataloader.dataset.ann_file = 's3://bucket/val.json'
+    check_data(config)

@@ -1,0 +1,170 @@
+import fcntl
+import re
+import subprocess
+import sys
+import time
+
+import benchmark
+import pytest
+from mmengine.config import Config
+
+from daal_mmdet.benchmark.matrix import MatrixFolder, run_matrix
+from daal_mmdet.benchmark.spec import load_spec
+from daal_mmdet.benchmark.table import benchmark_table
+from daal_mmdet.run_records import append_record
+
+SPEC = """
+data = 'six images'
+base_config = 'small.py'
+seeds = [0]
+metrics = ['mAP', 'mAP_50', 'class_AP']
+compare = ['mAP']
+variants = {
+    'FocalLoss': dict(),
+    'ours': {
+        'model.bbox_head.loss_cls': dict(type='DAALLoss'),
+        'model.bbox_head.loss_bbox': dict(type='UncertaintyAwareSmoothL1', beta=0.0),
+        'custom_hooks': [dict(type='KalmanCovarianceHook')],
+    },
+}
+"""
+
+
+@pytest.fixture
+def spec_file(small_coco, tmp_path, request):
+    folder = request.config.rootpath / 'configs' / 'bccd'
+    config = small_coco(Config.fromfile(folder / 'retinanet_mobilenetv2_focal.py'))
+    config.merge_from_dict(
+        dict(
+            train_cfg=dict(_delete_=True, type='IterBasedTrainLoop', max_iters=6),
+            train_dataloader=dict(sampler=dict(type='InfiniteSampler')),
+            log_processor=dict(by_epoch=False),
+            param_scheduler=None,
+            # Else so short a training detects nothing.
+            model=dict(test_cfg=dict(score_thr=0.0, max_per_img=300)),
+        )
+    )
+    config.dump(tmp_path / 'small.py')
+    path = tmp_path / 'killed.py'
+    path.write_text(SPEC)
+    return path
+
+
+def wait_until(condition, process, seconds=300):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'waited in vain'
+        assert process.poll() is None, 'the benchmark ended'
+        time.sleep(0.02)
+
+
+def wait_for_lock(path):
+    """Return when the process that runs in a folder has ended."""
+    with path.open('w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def test_killed_in_the_middle_of_a_training_it_goes_on(
+    spec_file, tmp_path, request, capsys
+):
+    out = tmp_path / 'out'
+    folder = MatrixFolder(out)
+    arguments = [str(spec_file), '--out', str(out), '--threads', '1']
+    script = request.config.rootpath / 'tools' / 'benchmark.py'
+    command = [sys.executable, str(script), *arguments]
+    plan = load_spec(spec_file).plan()
+    first, second = (folder.run_folder(run) for run in plan)
+
+    with (tmp_path / 'console.txt').open('w') as log:
+        killed = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            wait_until((second / 'iter_2.pth').is_file, killed)
+        finally:
+            # SIGKILL.
+            killed.kill()
+            killed.wait()
+    wait_for_lock(second / 'lock')
+    assert not (second / 'result.json').exists(), 'it was not killed in the middle'
+    before = folder.records_file.read_text()
+    assert [record['variant'] for record in folder.records()] == ['FocalLoss']
+    printed = (first / 'console.log').read_text()
+
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 'killed 100.0%' in again.stderr
+    assert folder.records_file.read_text().startswith(before)
+    focal, ours = folder.records()
+    # The finished run was left alone, the other one resumed.
+    assert (first / 'console.log').read_text() == printed
+    assert re.search(
+        r'resumed epoch: 0, iter: [2-6]\b', (second / 'console.log').read_text()
+    )
+
+    # One that nobody killed.
+    ((whole,), _) = run_matrix(plan[1:], MatrixFolder(tmp_path / 'whole'), threads=1)
+    spec = load_spec(spec_file)
+    tables = [
+        benchmark_table([r | dict(seconds_per_iteration=None) for r in records], spec)
+        for records in ((focal, ours), (focal, whole))
+    ]
+    assert tables[0] == tables[1]
+    assert whole['test']['mAP_50'] > 0
+    for key in ('config', 'seed', 'versions', 'device', 'threads', 'iterations'):
+        assert ours[key] == whole[key]
+    assert ours['seconds_per_iteration'] > 0
+
+    # Once more: nothing to do, and the same table.
+    table = (out / 'killed' / 'test_table.md').read_text()
+    assert table in again.stdout
+    assert '6 iters, from scratch' in table
+    assert benchmark.main(arguments) == 0
+    captured = capsys.readouterr()
+    assert 'All 2 runs are finished' in captured.out
+    assert table in captured.out
+    assert sorted(path.name for path in (out / 'killed').glob('*.png')) == [
+        'adaptation.png',
+        'losses.png',
+        'test_class_ap.png',
+        'test_differences.png',
+    ]
+
+
+def test_tables_of_records_from_elsewhere(spec_file, tmp_path, capsys):
+    records = tmp_path / 'theirs.jsonl'
+    for variant, ap in (('FocalLoss', 0.1), ('ours', 0.3)):
+        part = dict(mAP=ap, mAP_50=ap, class_AP=dict(a=ap, b=ap, c=ap))
+        record = dict(data='six images', variant=variant, seed=0, val=part, test=part)
+        append_record(records, record | dict(config=f'config of {variant}'))
+    arguments = [str(spec_file), '--out', str(tmp_path), '--table-only']
+    assert benchmark.main([*arguments, '--split', 'val']) == 0
+    assert 'No finished run on six images' in capsys.readouterr().out
+    arguments += ['--records', str(records), '--schedule', '12']
+    assert benchmark.main(arguments) == 0
+    # Another schedule has a folder of its own.
+    table = (tmp_path / 'killed_12iters' / 'test_table.md').read_text()
+    assert '| ours | 1 | +0.200 |' in table
+    assert benchmark.main([*arguments, '--name', 'mine']) == 0
+    assert (tmp_path / 'mine' / 'test_class_ap.png').is_file()
+
+
+def test_bad_arguments_are_named(spec_file, tmp_path, capsys):
+    arguments = [str(spec_file), '--out', str(tmp_path)]
+    for wrong, message in (
+        (['--jobs', '0'], '--jobs: expected a number > 0, got 0'),
+        (['--dpi', '-1'], '--dpi: expected a number > 0, got -1'),
+        (['--records', 'a.jsonl'], '--records: only with --table-only'),
+    ):
+        with pytest.raises(SystemExit):
+            benchmark.main([*arguments, *wrong])
+        assert message in capsys.readouterr().err
+    for wrong, message in (
+        (
+            ['--variants', 'our'],
+            r"--variants: expected some of \['FocalLoss', 'ours'\]",
+        ),
+        (['--adopt', str(tmp_path / 'no')], r'expected one config \(\*.py\), got 0'),
+        (['--seeds', '-1'], 'seeds: expected a value >= 0, got -1'),
+    ):
+        assert benchmark.main([*arguments, *wrong]) == 1
+        assert re.search(message, capsys.readouterr().err)
+    assert benchmark.main([str(tmp_path / 'no.py')]) == 1
+    assert 'spec: there is no file' in capsys.readouterr().err

@@ -1,0 +1,135 @@
+#!/usr/bin/env python
+"""Train mmdet's own configs for a few iterations with the losses of daal_mmdet."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+# mmdet reports optional packages that it did not find; none of them is needed.
+warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
+with contextlib.redirect_stdout(io.StringIO()):
+    from daal_mmdet.compatibility import shipped_configs
+    from daal_mmdet.compatibility.check_runner import run_checks
+    from daal_mmdet.compatibility.model_check import CheckResult
+    from daal_mmdet.compatibility.table import (
+        compatibility_page,
+        count_families,
+        versions,
+    )
+    from daal_mmdet.progress import progress_bar
+    from daal_mmdet.run_records import append_record, read_records
+
+_MAX_ATTEMPTS = 3
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='Without --all one config of each family is checked, a cheap one, and '
+        'one for each type of head that these leave out.',
+    )
+    parser.add_argument('--all', action='store_true', help='every config of mmdet')
+    parser.add_argument(
+        '--families', nargs='+', help="folders of mmdet's configs (default: all)"
+    )
+    parser.add_argument('--jobs', type=int, default=1, help='processes at once')
+    parser.add_argument(
+        '--time-limit', type=float, default=300, help='seconds for a config'
+    )
+    parser.add_argument(
+        '--records',
+        type=Path,
+        default=Path('work_dirs/compatibility.jsonl'),
+        help='results, a line each; configs that are there are not checked again',
+    )
+    parser.add_argument('--out', type=Path, help='Markdown page to write')
+    args = parser.parse_args(argv)
+    for name in ('jobs', 'time_limit'):
+        if getattr(args, name) <= 0:
+            value = getattr(args, name)
+            parser.error(f'--{name.replace("_", "-")}: expected > 0, got {value}')
+    return args
+
+
+def choose(args: argparse.Namespace) -> list[shipped_configs.ShippedConfig]:
+    """Read mmdet's configs and choose those to check."""
+    families = args.families or shipped_configs.families()
+    total = sum(len(shipped_configs.config_files(family)) for family in families)
+    with progress_bar(total=total, desc='reading configs', unit='file') as bar:
+        return shipped_configs.choose_configs(families, args.all, bar.update)
+
+
+def check(
+    configs: list[shipped_configs.ShippedConfig], args: argparse.Namespace
+) -> list[CheckResult]:
+    """Check what has no record yet; return the results of all, by family.
+
+    A family whose config can't be checked (for lack of a package or a GPU) has another
+    one checked too.
+    """
+    args.records.parent.mkdir(parents=True, exist_ok=True)
+    known = {r['config']: CheckResult(**r) for r in read_records(args.records)}
+    bar = progress_bar(total=len(configs), desc='checking', unit='config')
+    results: dict[str, CheckResult] = {}
+    with bar:
+        for attempt in range(_MAX_ATTEMPTS):
+            missing = [config for config in configs if config.name not in known]
+            bar.update(len(configs) - len(missing))
+            for result in run_checks(missing, args.jobs, args.time_limit):
+                known[result.config] = result
+                append_record(args.records, dataclasses.asdict(result))
+                bar.set_postfix_str(f'{result.config}: {result.status}', refresh=False)
+                bar.update()
+            results |= {config.name: known[config.name] for config in configs}
+            if attempt == _MAX_ATTEMPTS - 1 or args.all:
+                break
+            configs = spare_configs(results)
+            bar.total += len(configs)
+    return sorted(results.values(), key=lambda result: result.config.split('/')[0])
+
+
+def spare_configs(
+    results: dict[str, CheckResult],
+) -> list[shipped_configs.ShippedConfig]:
+    """Another config of each family of which none could be checked."""
+    family = {name: name.split('/')[0] for name in results}
+    checked = {family[n] for n, r in results.items() if r.status != 'not checked'}
+    unchecked = sorted(set(family.values()) - checked)
+    spares = [shipped_configs.next_config(name, results) for name in unchecked]
+    return [config for config in spares if config is not None]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check, write the page, and return 1 if something fails."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
+    try:
+        configs = choose(args)
+    except ValueError as error:
+        print(f'error: --{error}', file=sys.stderr)
+        return 2
+    results = check(configs, args)
+    command = shlex.join(['python', 'tools/check_compatibility.py', *argv])
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        page = compatibility_page(results, command, versions())
+        args.out.write_text(page, encoding='utf-8')
+        print(f'written to {args.out}')
+    works, families = count_families(results)
+    print(f'{works} of {families} families with a classification loss work')
+    failed = [result for result in results if result.status == 'fails']
+    for result in failed:
+        print(f'FAILS: {result.config}: {result.reason}', file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Print what DAALLoss and KalmanCovarianceHook add to a distributed training."""
+
+import argparse
+from pathlib import Path
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+
+import daal_mmdet  # noqa: F401 - registers its modules
+from daal_mmdet.cli import require_file
+from daal_mmdet.cost_model import Cluster, cost_table, workload_of
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('configs', nargs='+', help='config files of detectors')
+    parser.add_argument(
+        '--gpus',
+        nargs='+',
+        type=int,
+        default=[1, 2, 8, 64, 256, 1024],
+        help='numbers of GPUs (default: 1 2 8 64 256 1024)',
+    )
+    parser.add_argument(
+        '--image-size',
+        nargs=2,
+        type=int,
+        default=[800, 1344],
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the padded batches (default: 800 1344)',
+    )
+    parser.add_argument(
+        '--positives',
+        type=int,
+        default=256,
+        help='positive anchors or RoIs of a GPU in an iteration (default 256, the most '
+        'that two images give Faster R-CNN)',
+    )
+    parser.add_argument(
+        '--step-seconds',
+        type=float,
+        default=0.2,
+        help='time of a step without any exchange (default 0.2)',
+    )
+    parser.add_argument('--gpus-per-node', type=int, default=Cluster.gpus_per_node)
+    parser.add_argument(
+        '--network-bandwidth',
+        type=float,
+        default=Cluster.network_bandwidth,
+        metavar='BYTES',
+        help='bytes a second between nodes, for each GPU (default %(default)g)',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table."""
+    args = parse_args(argv)
+    workloads = []
+    for path in args.configs:
+        require_file('config', path)
+        name = '/'.join(Path(path).with_suffix('').parts[-2:])
+        model = MODELS.build({**Config.fromfile(path).model, '_scope_': 'mmdet'})
+        try:
+            workload = workload_of(
+                name, model, args.image_size, args.positives, args.step_seconds
+            )
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
+        workloads.append(workload)
+    cluster = Cluster(args.gpus_per_node, network_bandwidth=args.network_bandwidth)
+    try:
+        print(cost_table(workloads, args.gpus, cluster))
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == '__main__':
+    main()
