@@ -180,7 +180,7 @@ def record(scheme, fold, mae, rmse=10.0, bias=0.0):
         MAE=mae,
         RMSE=rmse,
         bias=bias,
-        counts={'1': [10.0, 0.0], '2': [30.0, 0.0]},
+        counts={'1': [10.0, 3.0], '2': [30.0, 4.0]},
         train_mean=12.0,
     )
 
@@ -189,14 +189,15 @@ def test_table():
     runs = [record('plain', 0, 5.0), record('plain', 1, 7.0)]
     runs += [record('bnm', 0, 4.0), record('bnm', 1, 8.0, bias=-2.0)]
     lines = scheme_table(runs, 'plain', {'paper': (1.0, 2.0)}).splitlines()
-    assert lines[0].startswith('| scheme | MAE | RMSE | bias | MAE - plain |')
-    assert lines[2] == '| plain | 6.0 ± 1.4 | 10.0 ± 0.0 | 0.0 ± 0.0 |  |  | 2 |'
+    assert lines[0].startswith('| scheme | MAE | RMSE | bias | r | MAE - plain |')
+    assert lines[2] == '| plain | 6.0 ± 1.4 | 10.0 ± 0.0 | 0.0 ± 0.0 | 1.00 |  |  | 2 |'
     assert lines[3].startswith(
-        '| bnm | 6.0 ± 2.8 | 10.0 ± 0.0 | -1.0 ± 1.4 | +0.0 | [-1'
+        '| bnm | 6.0 ± 2.8 | 10.0 ± 0.0 | -1.0 ± 1.4 | 1.00 | +0.0 | [-1'
     )
     # |12 - 10| and |12 - 30|.
     assert lines[4].startswith('| *mean of the training counts* | 10.0 ± 0.0 | 12.8 ±')
-    assert lines[5] == '| *paper* | 1.0 | 2.0 |  |  |  |  |'
+    assert lines[4].endswith(' | 0.00 |  |  |  |')
+    assert lines[5] == '| *paper* | 1.0 | 2.0 |  |  |  |  |  |'
     with pytest.raises(ValueError, match=r"baseline: expected one of .*, got 'other'"):
         scheme_table(runs, 'other')
     with pytest.raises(
