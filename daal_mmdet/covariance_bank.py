@@ -37,6 +37,7 @@ Torch only: what a row of a loss is a residual *of* is decided elsewhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -231,11 +232,11 @@ class CovarianceBank:
             )
             number = self.noise_prior + own * self._noise_count[slots]
             noise = total / _over(number, total)
-        floor = _NOISE_FLOOR
-        if self.kind == 'full':
-            largest = noise.diagonal(dim1=-2, dim2=-1).amax(dim=-1)
-            floor = floor + _RELATIVE_FLOOR * _over(largest, noise)
-        return noise + floor * self._unit
+        noise = noise + _NOISE_FLOOR * self._unit
+        if self.kind == 'diag':
+            return noise
+        largest = noise.diagonal(dim1=-2, dim2=-1).amax(dim=-1)
+        return noise + _RELATIVE_FLOOR * _over(largest, noise) * self._unit
 
     def mean_log_det(self) -> Tensor:
         """Mean of log det P over the slots of each level as they were measured lately.
@@ -259,7 +260,7 @@ class CovarianceBank:
         """
         finite = residuals.isfinite().all(dim=1)
         slots, residuals = slots[finite], residuals[finite].float()
-        slots, row, count = slots.unique(return_inverse=True, return_counts=True)
+        slots, row, count = torch.unique(slots, return_inverse=True, return_counts=True)
         x, P = self.estimate(slots)
         z = torch.zeros_like(x).index_add_(0, row, residuals) / count[:, None]
         P = P + self.process_noise * self._unit
@@ -276,7 +277,7 @@ class CovarianceBank:
         self._remember(slots, x, P, noise, count)
         self.iterations += 1
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to go on bit by bit."""
         tensors = {name: getattr(self, name) for name in _SLOT_STATE + _GROUP_STATE}
         return {
@@ -294,7 +295,7 @@ class CovarianceBank:
             **tensors,
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state; the options stay those of this bank.
 
         Raises:
@@ -373,7 +374,7 @@ class CovarianceBank:
         """Logarithm of the determinant; P is positive definite."""
         if self.kind == 'diag':
             return P.log().sum(dim=1)
-        factor, _ = torch.linalg.cholesky_ex(P)
+        factor: Tensor = torch.linalg.cholesky_ex(P).L
         return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
 
     def _extend(self, name: str, count: int) -> None:

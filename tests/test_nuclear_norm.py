@@ -163,3 +163,17 @@ def test_errors_name_the_argument():
         nuclear_norm(torch.eye(2).long())
     with pytest.raises(ValueError, match=r'of shape \(3,\)'):
         nuclear_norm(torch.ones(3))
+
+
+@pytest.mark.parametrize('shape', [(300, 270), (260, 400), (2, 40, 30)])
+@pytest.mark.parametrize('spread', [0.2, 1.0, 4.0])
+def test_gram_without_its_largest_eigenvalue_is_exact(shape, spread, monkeypatch):
+    monkeypatch.setattr('daal_mmdet.nuclear_norm._LARGE', 30)
+    generator = torch.Generator().manual_seed(0)
+    A = (spread * torch.randn(shape, generator=generator)).softmax(-1).requires_grad_()
+    value = nuclear_norm(A, 'gram')
+    (slope,) = torch.autograd.grad(value.sum(), A)
+    U, S, Vh = torch.linalg.svd(A.detach().double(), full_matrices=False)
+    torch.testing.assert_close(value.double(), S.sum(-1), rtol=1e-5, atol=0)
+    want = U @ Vh
+    assert torch.linalg.vector_norm(slope - want) <= 1e-4 * want.norm()

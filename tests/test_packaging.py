@@ -65,7 +65,8 @@ def test_plain_installation_replaces_nothing(metadata):
 
 
 def test_extras(metadata):
-    extras = {'onedl', 'openmmlab', 'forecasting', 'lvis', 'test', 'dev'}
+    optional = {'compatibility', 'forecasting', 'lvis'}
+    extras = {'onedl', 'openmmlab', *optional, 'test', 'dev'}
     assert set(metadata.get_all('Provides-Extra')) == extras
     onedl = {r.name for r in requirements(metadata, 'onedl')}
     originals = {r.name for r in requirements(metadata, 'openmmlab')}

@@ -42,13 +42,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--jobs', type=int, default=1, help='processes at once')
     parser.add_argument(
-        '--time-limit', type=float, default=300, help='seconds for a config'
+        '--time-limit', type=float, default=600, help='seconds for a config'
     )
     parser.add_argument(
         '--records',
         type=Path,
         default=Path('work_dirs/compatibility.jsonl'),
         help='results, a line each; configs that are there are not checked again',
+    )
+    parser.add_argument(
+        '--table-only',
+        action='store_true',
+        help='check nothing: the page of the results that are there',
     )
     parser.add_argument('--out', type=Path, help='Markdown page to write')
     args = parser.parse_args(argv)
@@ -65,6 +70,17 @@ def choose(args: argparse.Namespace) -> list[shipped_configs.ShippedConfig]:
     total = sum(len(shipped_configs.config_files(family)) for family in families)
     with progress_bar(total=total, desc='reading configs', unit='file') as bar:
         return shipped_configs.choose_configs(families, args.all, bar.update)
+
+
+def known_results(args: argparse.Namespace) -> list[CheckResult]:
+    """Results of the records, the last of each config, by family."""
+    known = {r['config']: CheckResult(**r) for r in read_records(args.records)}
+    results = [
+        result
+        for name, result in known.items()
+        if args.families is None or name.split('/')[0] in args.families
+    ]
+    return sorted(results, key=lambda result: result.config.split('/')[0])
 
 
 def check(
@@ -112,15 +128,17 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
     try:
-        configs = choose(args)
+        results = known_results(args) if args.table_only else check(choose(args), args)
     except ValueError as error:
         print(f'error: --{error}', file=sys.stderr)
         return 2
-    results = check(configs, args)
-    command = shlex.join(['python', 'tools/check_compatibility.py', *argv])
     if args.out is not None:
+        shown = [argument for argument in argv if argument != '--table-only']
+        command = shlex.join(['python', 'tools/check_compatibility.py', *shown])
+        seen = {result.config.split('/')[0] for result in results}
+        left_out = [name for name in shipped_configs.families() if name not in seen]
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        page = compatibility_page(results, command, versions())
+        page = compatibility_page(results, command, versions(), left_out)
         args.out.write_text(page, encoding='utf-8')
         print(f'written to {args.out}')
     works, families = count_families(results)

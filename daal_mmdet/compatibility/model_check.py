@@ -78,9 +78,10 @@ def check_model(
     The first batch has boxes, the second none, the third some, in a late epoch; a
     fourth follows if a loss was called in the third alone. It works if every loss is
     finite, the logits get a gradient, and the filters of every ``DAALLoss`` that was
-    trained have moved. If that fails with the box losses, it is tried without them, and
-    if it fails again, on larger images. A model that fails with its own losses too, for
-    lack of a package or a GPU, says nothing about ours and counts as not checked.
+    trained have moved. If that fails with the box losses, it is tried without them.
+
+    A model that fails with its own losses too says nothing about ours. It is tried on
+    larger images, and else counts as not checked; it may lack a package or a GPU.
 
     Args:
         config: The config.
@@ -91,17 +92,28 @@ def check_model(
     result = CheckResult(config.name, 'not checked', config.problem)
     if not config.problem:
         init_default_scope('mmdet')
-        for size in sizes:
-            _attempt(config, size, seed, result)
-            if result.status != 'fails':
-                break
-        else:
-            problem = _own_problem(config, sizes[-1], seed)
-            if problem:
-                result.status = 'not checked'
-                result.reason = f'fails with its own losses too: {problem}'
+        _check_sizes(config, sizes, seed, result)
     result.seconds = round(time.monotonic() - start, 1)
     return result
+
+
+def _check_sizes(
+    config: ShippedConfig, sizes: Sequence[int], seed: int, result: CheckResult
+) -> None:
+    problem = ''
+    for size in sizes:
+        if problem:
+            problem = _own_problem(config, size, seed)
+            if problem:
+                continue
+        _attempt(config, size, seed, result)
+        if result.status != 'fails':
+            return
+        problem = _own_problem(config, size, seed)
+        if not problem:
+            return
+    result.status = 'not checked'
+    result.reason = f'fails with its own losses too: {problem}'
 
 
 def _attempt(config: ShippedConfig, size: int, seed: int, result: CheckResult) -> None:

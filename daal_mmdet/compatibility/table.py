@@ -45,7 +45,10 @@ def count_families(results: Sequence[CheckResult]) -> tuple[int, int]:
 
 
 def compatibility_page(
-    results: Sequence[CheckResult], command: str, made_with: str
+    results: Sequence[CheckResult],
+    command: str,
+    made_with: str,
+    left_out: Sequence[str] = (),
 ) -> str:
     """Write the page.
 
@@ -53,6 +56,7 @@ def compatibility_page(
         results: In the order of the rows.
         command: Command that made them.
         made_with: Versions of the packages.
+        left_out: Families of mmdet that were not looked at.
     """
     works, families = count_families(results)
     share = f'{works / families:.0%}' if families else 'none'
@@ -76,6 +80,7 @@ def compatibility_page(
             _line(['---'] * len(_COLUMNS)),
             *rows,
             '',
+            *(['Not looked at: ' + ', '.join(left_out) + '.', ''] if left_out else []),
         ]
     )
 

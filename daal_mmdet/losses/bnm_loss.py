@@ -20,8 +20,9 @@ def gather_rows(matrix: Tensor, mask: Tensor, max_rows: int) -> tuple[Tensor, Te
     """Take the marked rows of a matrix, evenly thinned out to at most ``max_rows``.
 
     On a CPU exactly the taken rows come back. Elsewhere their number is not known to
-    the host without waiting for the device, so ``min(N, max_rows)`` rows come back, of
-    which the first ``taken.sum()`` are the taken ones.
+    the host without waiting for the device, and never to a compiled graph, so
+    ``min(N, max_rows)`` rows come back, of which the first ``taken.sum()`` are the
+    taken ones.
 
     Args:
         matrix: (N, C).
@@ -31,7 +32,7 @@ def gather_rows(matrix: Tensor, mask: Tensor, max_rows: int) -> tuple[Tensor, Te
     Returns:
         Rows (K, C), and ``taken`` (K,), bool, which of them are marked ones.
     """
-    if matrix.device.type != 'cpu':
+    if matrix.device.type != 'cpu' or torch.compiler.is_compiling():
         return _gather_rows_without_sync(matrix, mask, max_rows)
     index = mask.nonzero().squeeze(1)
     if len(index) > max_rows:

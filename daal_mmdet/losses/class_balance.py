@@ -135,6 +135,16 @@ class ClassBalance(nn.Module):
         self.register_buffer('num_measurements', torch.zeros((), dtype=torch.int64))
         self.register_buffer('measured_classes', torch.zeros((), dtype=torch.int64))
 
+    def check_room(self, num_classes: int) -> None:
+        """Raise ``ValueError`` unless the buffers hold so many classes."""
+        capacity = len(self.share)
+        if num_classes > capacity:
+            raise ValueError(
+                f'num_classes: the logits have {num_classes} classes, more than the '
+                f'{capacity} that a loss holds unless told; write '
+                f'num_classes={num_classes} in its config'
+            )
+
     def reserve(self, num_classes: int) -> None:
         """Make room for more classes, before the model is copied, wrapped or trained.
 

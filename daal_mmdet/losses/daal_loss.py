@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from daal_mmdet.losses.adaptive_composition import AdaptiveComposition
 from daal_mmdet.losses.bnm_loss import NORMALIZATIONS, batch_nuclear_norm_loss
 from daal_mmdet.losses.class_balance import ClassBalance, check_options
-from daal_mmdet.losses.head_rules import FULL_CALL, HeadRules, rules_of
+from daal_mmdet.losses.head_aware_loss import HeadAwareLoss
+from daal_mmdet.losses.head_rules import FULL_CALL
+from daal_mmdet.losses.iteration_scalars import current_iteration
 from daal_mmdet.losses.placement import distinct_name
-from daal_mmdet.losses.sigmoid_classifier import SigmoidClassifierLoss
-from daal_mmdet.losses.targets import count_classes, flatten_rows, parse_targets
+from daal_mmdet.losses.targets import flatten_rows, parse_targets
 from daal_mmdet.losses.task_term import TaskTerm
 from daal_mmdet.losses.validation import check_choice, check_number
 from daal_mmdet.nuclear_norm import METHODS
@@ -25,7 +26,7 @@ REDUCTIONS = ('none', 'mean', 'sum')
 
 
 @MODELS.register_module()
-class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
+class DAALLoss(AdaptiveComposition, HeadAwareLoss):
     """Classification loss that adapts to imbalance while it trains.
 
     ::
@@ -55,7 +56,7 @@ class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
     An *iteration* runs from one value of ``MessageHub``'s ``'iter'`` to the next,
     however often a head calls its loss within it; with no runner each call is one. The
     filters step once an iteration, on sums over its calls and over all ranks; every
-    rank must call the loss in every iteration. Calls in eval mode, without gradients,
+    rank must run the head in every iteration. Calls in eval mode, without gradients,
     or with ``reduction_override='none'`` (a sampler's) use the filters but do not feed
     them. ``reduction='none'`` in the config leaves L_bnm out, which belongs to no row.
     An iteration with a non-finite loss leaves the filters as they were. Heads that see
@@ -189,17 +190,23 @@ class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
         self.bnm_normalization = bnm_normalization
         self.bnm_method = bnm_method
         self.bnm_max_rows = bnm_max_rows
-        self.rules = HeadRules()
         self._calls = 0
 
     def placed(self, owner: nn.Module, name: str) -> None:
-        """Learn from the head that builds this loss; see :func:`rules_of`."""
-        self.rules = rules_of(owner, name, self.use_sigmoid, self.num_classes)
-        self.set_custom(self.rules.custom_channels and self.use_sigmoid)
-        self.num_classes = self.rules.num_classes
+        """Learn from the head that builds this loss, and make room for its classes."""
+        super().placed(owner, name)
         if self.class_balance is not None and self.num_classes is not None:
             self.class_balance.reserve(self.num_classes)
             self.resize_counts(len(self.class_balance.share))
+
+    def before_head(self, head: nn.Module, inputs: tuple) -> None:
+        """End the iteration before, also where the head will not call the loss.
+
+        YOLOX does not without positives; other ranks that do would wait for this one.
+        """
+        known = current_iteration() is not None and self.num_classes is not None
+        if known and self.training and torch.is_grad_enabled():
+            self.begin_call(feeds=True)
 
     def forward(
         self,
@@ -237,7 +244,9 @@ class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
         if reduction_override is not None:
             check_choice('reduction_override', reduction_override, REDUCTIONS)
             reduction = reduction_override
-        C = self._count_classes(pred)
+        C = self.count_classes(pred)
+        if self.class_balance is not None:
+            self.class_balance.check_room(C)
         leading = pred.shape[:-1]
         if pred.dim() > 2:
             pred, target = flatten_rows(pred, target)
@@ -283,25 +292,6 @@ class DAALLoss(AdaptiveComposition, SigmoidClassifierLoss):
                 has_bnm=kind.bnm,
             )
         return self.loss_weight * loss
-
-    def _count_classes(self, pred: Tensor) -> int:
-        """C, after checking that ``pred`` has a fitting number of columns."""
-        C = count_classes(pred, self.use_sigmoid)
-        if self.num_classes is not None and self.num_classes != C:
-            raise ValueError(
-                f'num_classes: the loss holds {self.num_classes} classes but pred of '
-                f'shape {tuple(pred.shape)} has {C} with use_sigmoid={self.use_sigmoid}'
-            )
-        if self.class_balance is not None:
-            capacity = len(self.class_balance.share)
-            if capacity < C:
-                raise ValueError(
-                    f'num_classes: pred of shape {tuple(pred.shape)} has {C} classes, '
-                    f'more than the {capacity} a loss holds unless told; write '
-                    f'num_classes={C} in its config'
-                )
-        self.num_classes = C
-        return C
 
     def _observe_counts(self, counts: Tensor, valid: Tensor) -> None:
         self._calls = 0

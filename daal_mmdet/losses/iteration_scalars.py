@@ -9,6 +9,8 @@ from torch import Tensor
 __all__ = ['IterationScalars', 'check_prefix', 'current_iteration']
 
 
+# The one place where a compiled loss leaves its graph to read.
+@torch.compiler.disable
 def current_iteration() -> int | None:
     """The running iteration as ``RuntimeInfoHook`` keeps it; None with no runner."""
     iteration: int | None = MessageHub.get_current_instance().get_info('iter')
@@ -36,6 +38,7 @@ class IterationScalars:
         self.prefix = prefix
         self._in_flight: tuple[list[str], Tensor, torch.cuda.Event] | None = None
 
+    @torch.compiler.disable
     def send(self, scalars: dict[str, Tensor]) -> None:
         """Publish scalar tensors, all on one device, under their names."""
         names = list(scalars)

@@ -17,8 +17,8 @@ DETECTORS = [
 
 BOX_LOSSES = [
     path.relative_to(CONFIGS)
-    for path in sorted(CONFIGS.glob('*/*uncertainty.py'))
-    if path.parent.name != 'benchmark'
+    for folder in ('bccd', 'faster_rcnn', 'retinanet')
+    for path in sorted((CONFIGS / folder).glob('*uncertainty.py'))
 ]
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import mmengine
 import pytest
 import torch
-from mmdet.registry import METRICS, MODELS, TRANSFORMS
+from mmdet.registry import HOOKS, METRICS, MODELS, TRANSFORMS
 from mmengine.config import Config
-from mmengine.registry import HOOKS
 from mmengine.structures import InstanceData
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

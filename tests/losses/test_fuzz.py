@@ -14,6 +14,7 @@ from mmdet.registry import MODELS
 
 from daal_mmdet.covariance_bank import CovarianceBank
 from daal_mmdet.losses import DAALLoss, UncertaintyAwareSmoothL1
+from daal_mmdet.losses.covariance_weighting import RowWeights
 
 EXAMPLES = int(os.environ.get('FUZZ', 60))
 fuzz = settings(
@@ -173,23 +174,48 @@ def test_filters_stay_finite_over_thousands_of_random_iterations():
         )
 
 
+class _FixedWeights:
+    """Stands in for the tracker of a hook."""
+
+    def __init__(self, rows, weights):
+        self.call = RowWeights(rows, weights)
+
+    def next_call(self, num_rows):
+        return self.call
+
+    def measure(self, residuals):
+        assert len(residuals) == len(self.call.weights)
+        assert residuals.isfinite().all()
+
+
 @fuzz
 @given(
     rows=st.integers(0, 20),
     scale=st.sampled_from((0.0, 1e-3, 1.0, 1e3, 6e4)),
     beta=st.sampled_from((0.0, 1e-3, 1.0)),
+    normalize=st.sampled_from(('mean', None)),
+    tracked=st.booleans(),
     autocast=st.sampled_from(AUTOCAST),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_box_loss_is_finite(rows, scale, beta, autocast, seed):
+def test_box_loss_is_finite(rows, scale, beta, normalize, tracked, autocast, seed):
     rng = np.random.default_rng(seed)
     pred, target = (
         torch.tensor(scale * rng.uniform(-1, 1, (rows, 4)), dtype=torch.float32)
         for _ in range(2)
     )
     pred.requires_grad_()
-    weight = torch.tensor(rng.integers(0, 2, (rows, 4)), dtype=torch.float32)
-    loss = UncertaintyAwareSmoothL1(beta=beta)
+    positive = torch.tensor(rng.integers(0, 2, rows))
+    weight = positive[:, None].expand(-1, 4).float()
+    # The printed weights have no bound, and a gradient in half precision has one.
+    limit = 1e3 if normalize is None else None
+    loss = UncertaintyAwareSmoothL1(beta=beta, normalize=normalize, max_weight=limit)
+    if tracked:
+        # From variances of 1e-10, the floor of the filters, to 1e6.
+        log_det = torch.tensor(4 * rng.uniform(-23, 14, int(positive.sum())))
+        loss.tracker = _FixedWeights(
+            positive.nonzero().squeeze(1), loss.row_weights(log_det.float(), None, 1)
+        )
     given_pred = pred if autocast is None else pred.to(autocast)
     with torch.autocast(
         'cpu', dtype=autocast or torch.bfloat16, enabled=autocast is not None

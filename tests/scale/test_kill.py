@@ -3,6 +3,7 @@
 KILLS=12 python -m pytest tests/scale/test_kill.py -s    runs the long form.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -27,6 +28,15 @@ def wait_for(condition, process):
             return True
         time.sleep(0.0002)
     return False
+
+
+def half_written(work_dir):
+    """Files in the middle of a write, each with the time of its last byte."""
+    times = set()
+    for path in work_dir.glob('*.partial'):
+        with contextlib.suppress(FileNotFoundError):  # it just took its name
+            times.add((path, path.stat().st_mtime_ns))
+    return times
 
 
 def newest(work_dir):
@@ -77,6 +87,8 @@ def test_killed_training_ends_with_the_weights_of_the_unbroken_one(
     kills = in_write = 0
     epochs_seen = []
     while True:
+        # What an earlier kill left behind is no write of this start.
+        left_behind = half_written(broken)
         process = start_training(log, config, '--work-dir', broken, '--resume')
         if kills == KILLS:
             process.join()
@@ -91,13 +103,14 @@ def test_killed_training_ends_with_the_weights_of_the_unbroken_one(
             time.sleep(rng.uniform(0, 1.5 * an_epoch))
         else:
             # In the middle of a checkpoint write.
-            assert wait_for(lambda: any(broken.glob('*.partial')), process), (
-                log.read_text()[-3000:]
-            )
+            assert wait_for(
+                lambda: half_written(broken) - left_behind,  # noqa: B023
+                process,
+            ), log.read_text()[-3000:]
         assert process.is_alive(), 'it ended before it could be killed'
         kill(process)
         kills += 1
-        in_write += any(broken.glob('*.partial'))
+        in_write += bool(half_written(broken) - left_behind)
         saved = list(broken.glob('epoch_*.pth'))
         epochs_seen.append(int(newest(broken).stem.split('_')[1]) if saved else 0)
 

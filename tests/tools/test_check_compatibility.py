@@ -43,6 +43,16 @@ def test_page_records_and_what_is_known_is_not_checked_again(checked, tmp_path, 
     assert tool.main(arguments(tmp_path, 'gfl', 'atss')) == 0
     assert len(checked) == 4
     assert checked[-1].startswith('gfl/')
+    # The page of what is there, with nothing checked.
+    assert tool.main([*arguments(tmp_path, 'gfl', 'lad'), '--table-only']) == 0
+    assert len(checked) == 4
+    page = (tmp_path / 'docs' / 'page.md').read_text()
+    assert '| gfl | ' in page
+    assert '| atss | ' not in page
+    assert '--table-only' not in page
+    left_out = page.split('Not looked at: ')[1]
+    assert 'lad' in left_out
+    assert 'gfl' not in left_out
 
 
 def test_a_family_that_can_not_be_checked_gets_another_config(

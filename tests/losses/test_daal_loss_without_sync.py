@@ -1,0 +1,77 @@
+"""The loss never reads a device value on the host, and compiles to whole graphs."""
+
+import contextlib
+
+import pytest
+import torch
+
+from daal_mmdet.losses import DAALLoss
+from daal_mmdet.losses.bnm_loss import batch_nuclear_norm_loss
+from daal_mmdet.losses.iteration_scalars import IterationScalars
+
+N, C = 20, 5
+
+
+def run_without_values(monkeypatch, **options):
+    """Three iterations on the meta device: not a CPU, and there is nothing to read."""
+    sent = []
+    # It copies into pinned memory and records an event, which need a driver.
+    monkeypatch.setattr(IterationScalars, 'send', lambda self, scalars: sent.append(1))
+    # Autocast does not know the meta device.
+    monkeypatch.setattr(torch, 'autocast', lambda **_: contextlib.nullcontext())
+    with torch.device('meta'):
+        loss = DAALLoss(num_classes=C, **options)
+        pred = torch.randn(N, C if loss.use_sigmoid else C + 1, requires_grad=True)
+        labels = torch.randint(0, C + 1, (N,))
+        for _ in range(3):
+            value = loss(pred, labels, torch.ones(N), avg_factor=3.0)
+            value.backward()
+            assert pred.grad.device.type == 'meta'
+    assert len(sent) == 3
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'use_sigmoid': True},
+        {'use_sigmoid': False},
+        {'use_sigmoid': True, 'gamma': 1.5, 'bnm_max_rows': 4},
+        {'use_sigmoid': True, 'bnm_method': 'fast', 'update_cycle': 2},
+    ],
+)
+def test_no_value_is_read_on_a_gpu(options, monkeypatch):
+    run_without_values(monkeypatch, **options)
+
+
+@pytest.mark.parametrize(
+    ('read', 'message'),
+    [
+        (lambda mask: mask.sum().item(), 'item'),
+        (lambda mask: bool(mask.any()), 'item'),
+        (lambda mask: mask.nonzero(), 'nonzero'),
+    ],
+)
+def test_a_read_would_be_found(read, message, monkeypatch):
+    def with_read(logits, mask, *options):
+        read(mask)
+        return batch_nuclear_norm_loss(logits, mask, *options)
+
+    monkeypatch.setattr(
+        'daal_mmdet.losses.daal_loss.batch_nuclear_norm_loss', with_read
+    )
+    with pytest.raises((RuntimeError, NotImplementedError), match=message):
+        run_without_values(monkeypatch, use_sigmoid=True)
+
+
+@pytest.mark.parametrize('use_sigmoid', [True, False])
+def test_graph_breaks_only_at_the_message_hub(use_sigmoid):
+    loss = DAALLoss(num_classes=C, use_sigmoid=use_sigmoid)
+    pred = torch.randn(N, C if use_sigmoid else C + 1, requires_grad=True)
+    labels = torch.randint(0, C + 1, (N,))
+    # What is set up at the first call is set up.
+    loss(pred, labels)
+    torch._dynamo.reset()
+    explained = torch._dynamo.explain(loss)(pred, labels, torch.ones(N), avg_factor=3.0)
+    places = {reason.user_stack[-1].name for reason in explained.break_reasons}
+    # The iteration is read, and scalars are shown; by the callers of these.
+    assert places <= {'begin_call', '_show'}, explained.break_reasons
