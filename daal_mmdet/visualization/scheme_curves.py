@@ -42,8 +42,8 @@ class SchemeCurves:
 def draw_scheme_curves(schemes: Sequence[SchemeCurves], title: str = '') -> Figure:
     """Draw loss, task term, nuclear-norm term and its factor over the iterations.
 
-    A line is the median over runs, smoothed over a tenth of the training; the band behind
-    it holds the middle half of the runs.
+    A line is the median over runs, smoothed over a tenth of the training; the band
+    behind it holds the middle half of the runs.
 
     Args:
         schemes: At least one.

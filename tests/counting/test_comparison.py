@@ -92,7 +92,8 @@ def test_a_finished_run_predicts_as_its_evaluation_did(finished):
     for name, (truth, predicted) in run.counts.items():
         path, true_map, density = run.predict(name)
         assert path.stem == name
-        assert density.shape == true_map.shape == (5, 7)
+        # 40 x 52 pixels at half size.
+        assert density.shape == true_map.shape == (3, 4)
         assert true_map.sum() == pytest.approx(truth, rel=1e-4)
         assert density.sum() == pytest.approx(predicted, abs=0.01)
     with pytest.raises(FileNotFoundError, match='expected a configuration and last_'):
