@@ -9,10 +9,9 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 import daal_mmdet  # noqa: F401 - registers its modules
-from daal_mmdet.counting.comparison import RECORDS, run_schemes
+from daal_mmdet.counting.comparison import latest_records, run_schemes
 from daal_mmdet.counting.comparison_table import scheme_table
 from daal_mmdet.progress import progress_bar
-from daal_mmdet.run_records import read_records
 
 SCHEMES = {
     'CSRNet': '',
@@ -100,9 +99,9 @@ def main(argv: list[str] | None = None) -> None:
     folds = (args.folds or list(range(5))) if has_folds else [None]
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     if args.report:
-        records = read_records(args.out / RECORDS)
+        records = latest_records(args.out)
         if not records:
-            raise SystemExit(f'--report: there are no runs in {args.out / RECORDS}')
+            raise SystemExit(f'--report: there are no runs in {args.out}')
     else:
         total = len(configs) * len(folds) * len(seeds)
         with progress_bar(total=total, desc='trainings', unit='run') as bar:

@@ -10,9 +10,8 @@ import mmcv
 import numpy as np
 
 import daal_mmdet  # noqa: F401 - registers its modules
-from daal_mmdet.counting.comparison import RECORDS
+from daal_mmdet.counting.comparison import latest_records
 from daal_mmdet.counting.finished_run import FinishedRun
-from daal_mmdet.run_records import read_records
 from daal_mmdet.visualization.count_grid import CountedImage, draw_count_grid
 from daal_mmdet.visualization.scheme_curves import SchemeCurves, draw_scheme_curves
 
@@ -42,9 +41,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error('name a picture to write: --curves or --grid')
     if args.rows < 1:
         parser.error(f'--rows: expected a number > 0, got {args.rows}')
-    args.records = read_records(args.folder / RECORDS)
+    args.records = latest_records(args.folder)
     if not args.records:
-        parser.error(f'there are no runs in {args.folder / RECORDS}')
+        parser.error(f'there are no runs in {args.folder}')
     known = list(dict.fromkeys(record['scheme'] for record in args.records))
     for scheme in args.grid_schemes if args.grid is not None else ():
         if scheme not in known:

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from daal_mmdet.benchmark.config_hash import config_hash
 from daal_mmdet.run_records import append_record, read_records
 
-__all__ = ['RECORDS', 'run_schemes', 'train_once']
+__all__ = ['RECORDS', 'latest_records', 'run_schemes', 'train_once']
 
 RECORDS = 'runs.jsonl'
 
@@ -70,6 +70,19 @@ def run_schemes(
                 records.append(record)
                 on_done(record)
     return records
+
+
+def latest_records(folder: Path) -> list[dict]:
+    """Finished runs of a comparison, whatever their configuration is.
+
+    Of several with one scheme, fold and seed the last counts.
+    """
+    keys = ('scheme', 'fold', 'seed')
+    runs = {
+        tuple(record[key] for key in keys): record
+        for record in read_records(folder / RECORDS)
+    }
+    return list(runs.values())
 
 
 def train_once(config: Config, work_dir: Path) -> dict:

@@ -23,8 +23,10 @@ def scheme_table(
 
     A run is a fold with a seed. As in the literature, errors are those of each fold,
     then averaged. A difference pairs the runs of one fold and seed; a negative one is
-    better than the baseline. Its interval is a 95 % bootstrap interval of the mean. The
-    row after the schemes counts every image as the mean of its training images.
+    better than the baseline. Its interval is a 95 % bootstrap interval of the mean. r
+    is the correlation of predicted and true counts over the images of a run, 0 if all
+    predictions agree. The row after the schemes counts every image as the mean of its
+    training images.
 
     Args:
         records: Runs as :func:`~daal_mmdet.counting.comparison.run_schemes` returns
@@ -49,7 +51,7 @@ def scheme_table(
                 f'runs: {baseline} has folds and seeds {sorted(keys, key=str)}, '
                 f'{scheme} has {sorted(found, key=str)}'
             )
-    heads = [*_METRICS, f'MAE - {baseline}', '95 % interval', 'runs']
+    heads = [*_METRICS, 'r', f'MAE - {baseline}', '95 % interval', 'runs']
     lines = [
         f'| scheme | {" | ".join(heads)} |',
         '|---' + '|---:' * len(heads) + '|',
@@ -58,6 +60,8 @@ def scheme_table(
         cells = [scheme]
         for metric in _METRICS:
             cells.append(_spread([runs[scheme][key][metric] for key in keys]))
+        correlations = [_correlation(runs[scheme][key]['counts']) for key in keys]
+        cells.append(f'{np.mean(correlations):.2f}')
         difference = np.array(
             [runs[scheme][key]['MAE'] - runs[baseline][key]['MAE'] for key in keys]
         )
@@ -73,10 +77,19 @@ def scheme_table(
         lines.append(f'| {" | ".join([*cells, str(len(keys))])} |')
     constant = [_constant_errors(runs[baseline][key]) for key in keys]
     cells = [_spread([errors[metric] for errors in constant]) for metric in _METRICS]
-    lines.append(f'| *mean of the training counts* | {" | ".join(cells)} |  |  |  |')
+    lines.append(
+        f'| *mean of the training counts* | {" | ".join(cells)} | 0.00 |  |  |  |'
+    )
     for name, (mae, rmse) in (published or {}).items():
-        lines.append(f'| *{name}* | {mae:.1f} | {rmse:.1f} |  |  |  |  |')
+        lines.append(f'| *{name}* | {mae:.1f} | {rmse:.1f} |  |  |  |  |  |')
     return '\n'.join(lines) + '\n'
+
+
+def _correlation(counts: dict[str, list[float]]) -> float:
+    truth, predicted = np.array(list(counts.values())).T
+    if len(truth) < 2 or not truth.std() * predicted.std() > 0:
+        return 0.0
+    return float(np.corrcoef(truth, predicted)[0, 1])
 
 
 def _constant_errors(record: dict) -> dict[str, float]:

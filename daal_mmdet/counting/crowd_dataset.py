@@ -42,7 +42,6 @@ class CrowdDataset(BaseDataset):
             message names it.
     """
 
-    METAINFO = {'classes': ('head',)}
     read_points: Callable[[Path], np.ndarray]
 
     def __init__(

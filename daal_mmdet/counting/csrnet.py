@@ -38,7 +38,7 @@ class CSRNet(BaseModel):
     Args:
         width: Factor of all numbers of channels but the last, > 0; 1 is CSRNet.
         norm_cfg: Normalisation behind each 3 x 3 convolution, as ``dict(type='BN')``;
-            None, as published, for none. It makes training from scratch much faster.
+            None, as published, for none.
         loss: Config of the loss, called as ``loss(maps, targets, mask)`` with three
             (B, H', W') tensors.
         frontend_init_cfg: See :class:`~daal_mmdet.counting.vgg_front_end.VGGFrontEnd`,

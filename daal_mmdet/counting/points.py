@@ -52,7 +52,7 @@ def move_inside(
     """Move points that lie just outside the image onto its border, drop the others.
 
     Both published sets have heads at the edge that were clicked a fraction of a pixel
-    outside it, and UCF_CC_50 has one hundreds of pixels away.
+    outside it, and UCF_CC_50 has two far away from theirs.
 
     Args:
         points: (n, 2), x and y; pixel centres are at whole numbers.

@@ -90,7 +90,7 @@ class RandomCrowdCrop(BaseTransform):
 
     Args:
         crop_size: Side in pixels, (height, width), or a share of each side of the image
-            in (0, 1) as a float; CSRNet uses 0.5.
+            in (0, 1] as a float; CSRNet uses 0.5.
 
     Raises:
         TypeError, ValueError: If ``crop_size`` is none of these.

@@ -42,7 +42,7 @@ class SchemeCurves:
 def draw_scheme_curves(schemes: Sequence[SchemeCurves], title: str = '') -> Figure:
     """Draw loss, task term, nuclear-norm term and its factor over the iterations.
 
-    A line is the median over runs, smoothed over a twentieth of the training; the band
+    A line is the median over runs, smoothed over a tenth of the training; the band
     behind it holds the middle half of the runs.
 
     Args:
@@ -112,13 +112,10 @@ def _draw(
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window that shrinks at the ends."""
-    half = len(values) // 40
+    """Mean over a centred window of a tenth of the curve; ends use what there is."""
+    half = len(values) // 20
     sums = np.cumsum(np.concatenate([[0.0], values]))
     index = np.arange(len(values))
-    # Symmetric, so that a slope at the ends is not bent.
-    reach = np.minimum(np.minimum(index, len(values) - 1 - index), half)
-    smooth: np.ndarray = (sums[index + reach + 1] - sums[index - reach]) / (
-        2 * reach + 1
-    )
+    first, last = np.maximum(index - half, 0), np.minimum(index + half, len(values) - 1)
+    smooth: np.ndarray = (sums[last + 1] - sums[first]) / (last + 1 - first)
     return smooth

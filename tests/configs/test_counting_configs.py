@@ -15,6 +15,7 @@ PLAIN = [
     'csrnet_shanghaitech_a',
     'csrnet_shanghaitech_b',
     'csrnet_ucf_cc_50',
+    'csrnet_small_shanghaitech_a',
     'csrnet_small_shanghaitech_b',
     'csrnet_small_ucf_cc_50',
 ]
@@ -66,7 +67,10 @@ def test_a_config_builds_what_it_names_and_survives_a_dump(plain, tmp_path):
         item = DATASETS.build({**dataset, 'data_root': str(root)})[0]
         rows, columns = item['data_samples'].gt_density.shape
         assert item['inputs'].shape[1] in range(8 * rows - 7, 8 * rows + 1)
-        if loader == 'train' and 'small' in plain and 'ucf' not in plain:
+        if 'small_shanghaitech_b' in plain:
+            # At half size 150 x 160 pixels remain.
+            assert (rows, columns) == (19, 20)
+        elif loader == 'train' and 'small_shanghaitech' in plain:
             assert (rows, columns) == (32, 32)
     assert METRICS.build(config.test_evaluator).default_prefix == 'count'
     assert config.visualizer.type in VISUALIZERS

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from mmengine.config import Config
 
 from daal_mmdet.counting import comparison
-from daal_mmdet.counting.comparison import run_schemes
+from daal_mmdet.counting.comparison import latest_records, run_schemes
 from daal_mmdet.counting.comparison_table import scheme_table
 from daal_mmdet.counting.crowd_scenes import (
     write_shanghaitech_layout,
@@ -92,7 +92,8 @@ def test_a_finished_run_predicts_as_its_evaluation_did(finished):
     for name, (truth, predicted) in run.counts.items():
         path, true_map, density = run.predict(name)
         assert path.stem == name
-        assert density.shape == true_map.shape == (5, 7)
+        # 40 x 52 pixels at half size.
+        assert density.shape == true_map.shape == (3, 4)
         assert true_map.sum() == pytest.approx(truth, rel=1e-4)
         assert density.sum() == pytest.approx(predicted, abs=0.01)
     with pytest.raises(FileNotFoundError, match='expected a configuration and last_'):
@@ -150,8 +151,13 @@ def test_a_comparison_resumes_after_a_kill(tmp_path, trained):
     # Another configuration is another run.
     assert {name: config.to_dict() for name, config in configs.items()} == before
     configs['b'].model.loss.bnm_weight = 0.5
-    run_schemes(*arguments)
+    changed = run_schemes(*arguments)
     assert len(trained) == 9 + 4
+    # A report holds the last of several.
+    latest = {(r['scheme'], r['fold'], r['seed']): r for r in changed}
+    for found in latest_records(tmp_path / 'out'):
+        assert found == latest.pop((found['scheme'], found['fold'], found['seed']))
+    assert not latest
 
 
 def test_each_run_gets_its_fold_and_seed_and_looks_at_no_held_out_image(
@@ -175,7 +181,7 @@ def record(scheme, fold, mae, rmse=10.0, bias=0.0):
         MAE=mae,
         RMSE=rmse,
         bias=bias,
-        counts={'1': [10.0, 0.0], '2': [30.0, 0.0]},
+        counts={'1': [10.0, 3.0], '2': [30.0, 4.0]},
         train_mean=12.0,
     )
 
@@ -184,14 +190,15 @@ def test_table():
     runs = [record('plain', 0, 5.0), record('plain', 1, 7.0)]
     runs += [record('bnm', 0, 4.0), record('bnm', 1, 8.0, bias=-2.0)]
     lines = scheme_table(runs, 'plain', {'paper': (1.0, 2.0)}).splitlines()
-    assert lines[0].startswith('| scheme | MAE | RMSE | bias | MAE - plain |')
-    assert lines[2] == '| plain | 6.0 ± 1.4 | 10.0 ± 0.0 | 0.0 ± 0.0 |  |  | 2 |'
+    assert lines[0].startswith('| scheme | MAE | RMSE | bias | r | MAE - plain |')
+    assert lines[2] == '| plain | 6.0 ± 1.4 | 10.0 ± 0.0 | 0.0 ± 0.0 | 1.00 |  |  | 2 |'
     assert lines[3].startswith(
-        '| bnm | 6.0 ± 2.8 | 10.0 ± 0.0 | -1.0 ± 1.4 | +0.0 | [-1'
+        '| bnm | 6.0 ± 2.8 | 10.0 ± 0.0 | -1.0 ± 1.4 | 1.00 | +0.0 | [-1'
     )
     # |12 - 10| and |12 - 30|.
     assert lines[4].startswith('| *mean of the training counts* | 10.0 ± 0.0 | 12.8 ±')
-    assert lines[5] == '| *paper* | 1.0 | 2.0 |  |  |  |  |'
+    assert lines[4].endswith(' | 0.00 |  |  |  |')
+    assert lines[5] == '| *paper* | 1.0 | 2.0 |  |  |  |  |  |'
     with pytest.raises(ValueError, match=r"baseline: expected one of .*, got 'other'"):
         scheme_table(runs, 'other')
     with pytest.raises(
