@@ -60,8 +60,8 @@ setup(
         'openmmlab': ['mmcv>=2.0.0', 'mmengine>=0.10.0', 'mmdet>=3.0.0'],
         'forecasting': ['statsmodels'],
         'lvis': ['lvis'],
-        # PyTorch's CUDA builds bring it. Not for the tests, which skip what needs it: it
-        # takes 1 GB, and has wheels for Linux only.
+        # PyTorch's CUDA builds bring it. Not for the tests, which skip what needs it:
+        # it takes 1 GB, and has wheels for Linux only.
         'triton': ['triton>=3.0; sys_platform == "linux"'],
         # For mmdet's PAA and LAD, so that tools/check_compatibility.py can train them.
         'compatibility': ['scikit-learn'],
