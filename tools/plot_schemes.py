@@ -34,6 +34,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--rows', type=int, default=3, help='number of images without --images'
     )
+    parser.add_argument(
+        '--maps-only', action='store_true', help='leave the images out of the grid'
+    )
     parser.add_argument('--title', default='', help='heading of the pictures')
     parser.add_argument('--dpi', type=int, default=80)
     args = parser.parse_args(argv)
@@ -134,7 +137,9 @@ def main(argv: list[str] | None = None) -> None:
         images = images_of(
             args.folder, args.records, args.grid_schemes, args.images, args.rows
         )
-        figures[args.grid] = draw_count_grid(images, args.title)
+        figures[args.grid] = draw_count_grid(
+            images, args.title, photos=not args.maps_only
+        )
     for path, figure in figures.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=args.dpi)

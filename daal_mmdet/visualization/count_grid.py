@@ -35,7 +35,9 @@ class CountedImage:
     predicted: dict[str, np.ndarray]
 
 
-def draw_count_grid(images: Sequence[CountedImage], title: str = '') -> Figure:
+def draw_count_grid(
+    images: Sequence[CountedImage], title: str = '', photos: bool = True
+) -> Figure:
     """Draw a row for each image: itself, the true map, and each predicted map.
 
     The maps of a row share one scale of colours, that of the truth. Above each stands
@@ -44,6 +46,7 @@ def draw_count_grid(images: Sequence[CountedImage], title: str = '') -> Figure:
     Args:
         images: At least one, all with the same schemes.
         title: Heading of the figure.
+        photos: Whether the images themselves are shown; not all may be published.
 
     Returns:
         A figure of its own, outside pyplot's state; save it with ``savefig``.
@@ -60,7 +63,7 @@ def draw_count_grid(images: Sequence[CountedImage], title: str = '') -> Figure:
                 f'predicted: image {image.name!r} has {list(image.predicted)}, '
                 f'{images[0].name!r} has {schemes}'
             )
-    columns = 2 + len(schemes)
+    columns = 1 + photos + len(schemes)
     shapes = [image.image.shape[0] / image.image.shape[1] for image in images]
     heights = [_WIDTH / columns * min(shape, 1.0) + 0.3 for shape in shapes]
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.4), layout='constrained')
@@ -68,11 +71,12 @@ def draw_count_grid(images: Sequence[CountedImage], title: str = '') -> Figure:
     figure.suptitle(title, fontweight='bold')
     grid = figure.subplots(len(images), columns, squeeze=False, height_ratios=heights)
     for row, image in zip(grid, images, strict=True):
-        row[0].imshow(image.image)
-        row[0].set_title(f'image {image.name}', fontsize=10)
+        if photos:
+            row[0].imshow(image.image)
+            row[0].set_title(f'image {image.name}', fontsize=10)
         top = float(np.percentile(image.truth, _TOP_PERCENTILE)) or 1.0
         maps = {'ground truth': image.truth, **image.predicted}
-        for axes, (name, density) in zip(row[1:], maps.items(), strict=True):
+        for axes, (name, density) in zip(row[photos:], maps.items(), strict=True):
             count = image.count if name == 'ground truth' else density.sum()
             axes.imshow(density, cmap='turbo', vmin=0, vmax=top)
             axes.set_title(f'{name}: {count:.0f}', fontsize=10)

@@ -148,6 +148,8 @@ def test_grid_names_counts_above_maps_of_one_scale():
     limits = {axes.get_images()[0].get_clim() for axes in figure.axes[1:4]}
     assert len(limits) == 1
     assert limits.pop()[0] == 0
+    figure = draw_count_grid([counted('1')], photos=False)
+    assert [axes.get_title() for axes in figure.axes] == row
     # Nobody there: no division by a scale of zero.
     empty = CountedImage('3', np.zeros((8, 8, 3), np.uint8), np.zeros((1, 1)), 0, {})
     assert len(draw_count_grid([empty]).axes) == 2
