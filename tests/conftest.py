@@ -22,8 +22,12 @@ def _mmdet_scope():
 
 @pytest.fixture(autouse=True)
 def _no_visualizer_of_another_test(monkeypatch):
-    """Hooks take the process's latest visualizer, which may be of another type."""
-    monkeypatch.setattr(Visualizer, '_instance_dict', OrderedDict())
+    """A runner would take up the one that an earlier test left, with its folder."""
+    classes = [Visualizer]
+    for cls in classes:  # grows as it goes
+        # Each class keeps its own instances.
+        monkeypatch.setattr(cls, '_instance_dict', OrderedDict())
+        classes.extend(cls.__subclasses__())
 
 
 @pytest.fixture
