@@ -21,9 +21,10 @@ def sigmoid_focal(logits, labels, gamma, alpha, pos_weight=None):
     logits = np.asarray(logits, dtype=np.float64)
     num_rows, num_classes = logits.shape
     a_pos, a_neg = (1.0, 1.0) if alpha is None else (alpha, 1.0 - alpha)
+    gammas = np.broadcast_to(np.asarray(gamma, np.float64), num_classes)
     loss, grad = np.zeros_like(logits), np.zeros_like(logits)
     for i in range(num_rows):
-        for c in range(num_classes):
+        for c, gamma in enumerate(gammas):
             sign = -1.0 if labels[i] == c else 1.0
             weight = a_pos if labels[i] == c else a_neg
             if labels[i] == c and pos_weight is not None:
@@ -51,12 +52,13 @@ def soft_sigmoid_focal(logits, targets, gamma, alpha, pos_weight=None):
 def quality_focal(logits, labels, scores, beta, pos_weight=None):
     """Loss of every entry, by loops."""
     logits = np.asarray(logits, dtype=np.float64)
+    betas = np.broadcast_to(np.asarray(beta, np.float64), logits.shape[1])
     loss = np.zeros_like(logits)
     for i, row in enumerate(logits):
         for c, s in enumerate(row):
             t = scores[i] if labels[i] == c else 0.0
             bce = t * softplus(-s) + (1 - t) * softplus(s)
-            loss[i, c] = abs(t - sigmoid(s)) ** beta * bce
+            loss[i, c] = abs(t - sigmoid(s)) ** betas[c] * bce
             if labels[i] == c and pos_weight is not None:
                 loss[i, c] *= pos_weight[c]
     return loss
@@ -74,8 +76,9 @@ def softmax_focal(logits, targets, gamma, alpha, class_weight=None):
     log_p = log_softmax(logits)
     loss = np.zeros(len(log_p))
     last = log_p.shape[1] - 1
+    gammas = np.broadcast_to(np.asarray(gamma, np.float64), last + 1)
     for i in range(log_p.shape[0]):
-        for c in range(log_p.shape[1]):
+        for c, gamma in enumerate(gammas):
             term = -targets[i, c] * (1 - np.exp(log_p[i, c])) ** gamma * log_p[i, c]
             if alpha is not None:
                 term *= 1 - alpha if c == last else alpha

@@ -73,12 +73,13 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         use_sigmoid: Logits have C columns, one sigmoid each, if True; C + 1 columns,
             background last, under one softmax if False. None takes the default of the
             class: False, which is what a head assumes when its config does not say.
-        gamma: Focusing exponent, >= 0. None means 2 for sigmoid, as in ``FocalLoss``,
+        gamma: Focusing exponent, >= 0; or one for each class, C (sigmoid) or C + 1,
+            background last (softmax). None means 2 for sigmoid, as in ``FocalLoss``,
             and 0 for softmax, as in ``CrossEntropyLoss``.
         alpha: Weight of the positive term in [0, 1], the negative term gets 1 - alpha.
             ``'auto'`` means 0.25 for sigmoid and none for softmax; None is none. It
             does not enter for quality targets, as in ``QualityFocalLoss``.
-        beta: Exponent for quality targets, >= 0; None means ``gamma``.
+        beta: Exponent for quality targets, >= 0, or C of them; None means ``gamma``.
         reduction: 'mean', 'sum' or 'none'.
         loss_weight: Factor of the whole, >= 0.
         activated: Whether predictions are probabilities already.
@@ -117,9 +118,9 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
     def __init__(
         self,
         use_sigmoid: bool | None = None,
-        gamma: float | None = None,
+        gamma: float | Sequence[float] | None = None,
         alpha: float | str | None = 'auto',
-        beta: float | None = None,
+        beta: float | Sequence[float] | None = None,
         reduction: str = 'mean',
         loss_weight: float = 1.0,
         activated: bool = False,

@@ -1,172 +1,30 @@
-"""The task terms of DAAL: focal losses for every kind of target a head may pass.
+"""Focal losses of every entry or row, for every kind of target a head may pass.
 
-All of them return loss sums or elements that are *not* averaged, computed in float32
-at least. Reduction is the caller's.
+They are *not* averaged, are computed in float32 at least, and can be differentiated
+twice. :mod:`daal_mmdet.losses.fused_focal` has their sums, at less time and memory.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daal_mmdet.losses import focal_triton
-
 __all__ = [
     'probability_focal_elements',
     'quality_focal_elements',
     'sigmoid_focal_elements',
-    'sigmoid_focal_sum',
     'softmax_focal_rows',
     'softmax_focal_soft_rows',
 ]
 
-# Elements per row block on a CPU: three float32 temporaries of it stay in cache.
-_BLOCK = 1 << 17
 _PROBABILITY_EPS = 1e-12
-
-
-def sigmoid_focal_sum(
-    logits: Tensor,
-    labels: Tensor,
-    gamma: float = 2.0,
-    alpha: float | None = 0.25,
-    row_weight: Tensor | None = None,
-    pos_weight: Tensor | None = None,
-) -> Tensor:
-    """Weighted sum of the sigmoid focal loss over all rows and classes.
-
-    ::
-
-        sum_i w_i [ a v_y (1 - p_iy)^gamma * -log p_iy              (if y_i < C)
-                    + sum_{c != y_i} (1 - a) p_ic^gamma * -log(1 - p_ic) ]
-
-    with p = sigmoid(logits), a = alpha and v = pos_weight (T.-Y. Lin et al., "Focal
-    loss for dense object detection", ICCV 2017, eq. 5).
-
-    Value and gradient come from one pass over blocks of rows: the negative term for
-    every entry, then a correction of the one positive entry a foreground row has. No
-    one-hot matrix is built and no N x C tensor is kept but the gradient. On a GPU one
-    Triton kernel does it, where Triton is there.
-
-    Args:
-        logits: (N, C), floating point.
-        labels: (N,), int64 in 0..C; C is background.
-        gamma: Focusing exponent, >= 0.
-        alpha: Share of the positive term in [0, 1]; None leaves both terms at 1.
-        row_weight: w, (N,). Not differentiated.
-        pos_weight: v, (C,), multiplies the positive term. Not differentiated.
-
-    Returns:
-        A scalar; 0 for N = 0. NaN or infinite where a logit is.
-
-    Raises:
-        RuntimeError: When differentiated twice.
-    """
-    total: Tensor = _SigmoidFocalSum.apply(
-        logits, labels, gamma, alpha, row_weight, pos_weight
-    )
-    return total
-
-
-class _SigmoidFocalSum(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        labels: Tensor,
-        gamma: float,
-        alpha: float | None,
-        row_weight: Tensor | None,
-        pos_weight: Tensor | None,
-    ) -> Tensor:
-        if focal_triton.usable(logits):
-            total, grad = focal_triton.sigmoid_focal(
-                logits, labels, gamma, alpha, row_weight, pos_weight
-            )
-            ctx.save_for_backward(grad)
-            return total
-        num_rows, num_classes = logits.shape
-        positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1.0 - alpha)
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        grad = torch.empty(logits.shape, dtype=dtype, device=logits.device)
-        total = grad.new_zeros(())
-        block = num_rows
-        if logits.device.type == 'cpu':
-            block = max(1, _BLOCK // max(num_classes, 1))
-        for start in range(0, num_rows, max(block, 1)):
-            rows = slice(start, start + block)
-            y, g = labels[rows], grad[rows]
-            w = None if row_weight is None else row_weight[rows].to(dtype)
-            s = logits[rows].to(dtype)
-            loss = _negative_focal(s, gamma, g)
-            if negative != 1.0:
-                loss *= negative
-                g *= negative
-
-            # A background row "corrects" its class 0 by nothing.
-            foreground = y < num_classes
-            column = torch.where(foreground, y, 0).unsqueeze(1)
-            s_y = s.gather(1, column)
-            g_pos = torch.empty_like(s_y)
-            # The positive term of s is the negative term of -s.
-            loss_pos = _negative_focal(-s_y, gamma, g_pos)
-            scale: Tensor | float = positive
-            if pos_weight is not None:
-                scale = positive * pos_weight.to(dtype)[column]
-            is_pos = foreground.unsqueeze(1)
-            loss_y, g_y = loss.gather(1, column), g.gather(1, column)
-            loss.scatter_(1, column, torch.where(is_pos, scale * loss_pos, loss_y))
-            g.scatter_(1, column, torch.where(is_pos, -scale * g_pos, g_y))
-
-            if w is None:
-                total += loss.sum()
-            else:
-                total += torch.dot(loss.sum(dim=1), w)
-                g *= w.unsqueeze(1)
-        ctx.save_for_backward(grad)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
-        # Gradients are only enabled here under create_graph=True. The saved gradient
-        # has no graph, so that a second derivative would silently lack its terms.
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                'the focal loss of hard labels can not be differentiated twice; pass '
-                'one-hot targets, whose loss can'
-            )
-        (grad,) = ctx.saved_tensors
-        return grad * grad_total, None, None, None, None, None
-
-
-def _negative_focal(s: Tensor, gamma: float, grad: Tensor) -> Tensor:
-    """p^gamma * softplus(s); its derivative by s is written to ``grad``.
-
-    d/ds = p^gamma * (gamma (1 - p) softplus(s) + p)
-    """
-    p = torch.sigmoid(s)
-    # softplus(s) = -log(1 - p), without the cancellation.
-    loss = F.softplus(s)
-    if gamma == 0:
-        grad.copy_(p)
-        return loss
-    torch.sub(1, p, out=grad)
-    grad *= loss
-    grad *= gamma
-    grad += p
-    modulator = p.square_() if gamma == 2 else p.pow_(gamma)
-    loss *= modulator
-    grad *= modulator
-    return loss
 
 
 def sigmoid_focal_elements(
     logits: Tensor,
     targets: Tensor,
-    gamma: float = 2.0,
+    gamma: float | Tensor = 2.0,
     alpha: float | None = 0.25,
     pos_weight: Tensor | None = None,
 ) -> Tensor:
@@ -179,7 +37,7 @@ def sigmoid_focal_elements(
     Args:
         logits: (N, C).
         targets: (N, C), in [0, 1].
-        gamma: Focusing exponent, >= 0.
+        gamma: Focusing exponent, >= 0; or one for each class, (C,).
         alpha: Share of the positive term in [0, 1]; None leaves both terms at 1.
         pos_weight: (C,).
 
@@ -197,7 +55,7 @@ def sigmoid_focal_elements(
 def probability_focal_elements(
     probabilities: Tensor,
     targets: Tensor,
-    gamma: float = 2.0,
+    gamma: float | Tensor = 2.0,
     alpha: float | None = 0.25,
     pos_weight: Tensor | None = None,
 ) -> Tensor:
@@ -209,7 +67,7 @@ def probability_focal_elements(
     Args:
         probabilities: (N, C), in [0, 1].
         targets: (N, C), in [0, 1].
-        gamma: Focusing exponent, >= 0.
+        gamma: Focusing exponent, >= 0; or one for each class, (C,).
         alpha: Share of the positive term in [0, 1]; None leaves both terms at 1.
         pos_weight: (C,).
 
@@ -229,7 +87,7 @@ def quality_focal_elements(
     predictions: Tensor,
     labels: Tensor,
     scores: Tensor,
-    beta: float = 2.0,
+    beta: float | Tensor = 2.0,
     pos_weight: Tensor | None = None,
     activated: bool = False,
 ) -> Tensor:
@@ -243,7 +101,7 @@ def quality_focal_elements(
         predictions: (N, C), logits, or probabilities if ``activated``.
         labels: (N,), int64 in 0..C; C is background.
         scores: (N,), quality in [0, 1] of each row, read where it is foreground.
-        beta: Exponent, >= 0.
+        beta: Exponent, >= 0; or one for each class, (C,).
         pos_weight: (C,).
         activated: Whether ``predictions`` are probabilities.
 
@@ -273,7 +131,7 @@ def quality_focal_elements(
 def softmax_focal_rows(
     log_probabilities: Tensor,
     labels: Tensor,
-    gamma: float = 0.0,
+    gamma: float | Tensor = 0.0,
     alpha: float | None = None,
 ) -> Tensor:
     """Focal cross entropy of every row: -alpha_t (1 - p_t)^gamma log p_t.
@@ -281,7 +139,8 @@ def softmax_focal_rows(
     Args:
         log_probabilities: (N, C + 1), background last.
         labels: (N,), int64 in 0..C; C is background.
-        gamma: Focusing exponent, >= 0; 0 is plain cross entropy.
+        gamma: Focusing exponent, >= 0, 0 is plain cross entropy; or one for each
+            class, (C + 1,).
         alpha: Weight of foreground rows in [0, 1], background rows get 1 - alpha; None
             leaves both at 1.
 
@@ -289,7 +148,9 @@ def softmax_focal_rows(
         (N,).
     """
     loss = F.nll_loss(log_probabilities, labels, reduction='none')
-    if gamma != 0:
+    if isinstance(gamma, Tensor):
+        gamma = gamma[labels]
+    if isinstance(gamma, Tensor) or gamma != 0:
         # 1 - p_t, exact where p_t is close to 1.
         loss = loss * _power(-torch.expm1(-loss), gamma)
     if alpha is not None:
@@ -301,7 +162,7 @@ def softmax_focal_rows(
 def softmax_focal_soft_rows(
     log_probabilities: Tensor,
     targets: Tensor,
-    gamma: float = 0.0,
+    gamma: float | Tensor = 0.0,
     alpha: float | None = None,
     class_weight: Tensor | None = None,
 ) -> Tensor:
@@ -312,7 +173,7 @@ def softmax_focal_soft_rows(
     Args:
         log_probabilities: (N, C + 1), background last.
         targets: (N, C + 1), >= 0, rows that sum to 1.
-        gamma: Focusing exponent, >= 0.
+        gamma: Focusing exponent, >= 0; or one for each class, (C + 1,).
         alpha: Weight of foreground classes in [0, 1], background gets 1 - alpha; None
             leaves both at 1.
         class_weight: v, (C + 1,).
@@ -321,7 +182,7 @@ def softmax_focal_soft_rows(
         (N,).
     """
     loss = -targets.to(log_probabilities.dtype) * log_probabilities
-    if gamma != 0:
+    if isinstance(gamma, Tensor) or gamma != 0:
         loss = loss * _power(-torch.expm1(log_probabilities), gamma)
     if alpha is not None:
         scale = torch.full_like(loss[:1], alpha)
@@ -333,19 +194,24 @@ def softmax_focal_soft_rows(
 
 
 def _modulate(
-    bce: Tensor, p: Tensor, targets: Tensor, gamma: float, alpha: float | None
+    bce: Tensor,
+    p: Tensor,
+    targets: Tensor,
+    gamma: float | Tensor,
+    alpha: float | None,
 ) -> Tensor:
-    if gamma != 0:
+    if isinstance(gamma, Tensor) or gamma != 0:
         bce = bce * _power((1 - p) * targets + p * (1 - targets), gamma)
     if alpha is not None:
         bce = bce * (alpha * targets + (1 - alpha) * (1 - targets))
     return bce
 
 
-def _power(distance: Tensor, exponent: float) -> Tensor:
-    if exponent == 2:
+def _power(distance: Tensor, exponent: float | Tensor) -> Tensor:
+    each = isinstance(exponent, Tensor)
+    if not each and exponent == 2:
         return distance.square()
-    if exponent < 1:
+    if each or exponent < 1:
         # The derivative of d^g is infinite at d = 0 for 0 < g < 1.
         distance = distance.clamp(min=_PROBABILITY_EPS)
     return distance.pow(exponent)

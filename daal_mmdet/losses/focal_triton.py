@@ -1,7 +1,7 @@
 """The sigmoid focal loss of hard labels as one Triton kernel, for GPUs.
 
 Triton comes with PyTorch's CUDA builds. Where it is missing, or its compiler does not
-start, :mod:`daal_mmdet.losses.focal` does the same with PyTorch operators.
+start, :mod:`daal_mmdet.losses.fused_focal` does the same with PyTorch operators.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def usable(logits: Tensor) -> bool:
 def sigmoid_focal(
     logits: Tensor,
     labels: Tensor,
-    gamma: float,
+    gamma: float | Tensor,
     alpha: float | None,
     row_weight: Tensor | None,
     pos_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Value and gradient of :func:`daal_mmdet.losses.focal.sigmoid_focal_sum`.
+    """Value and gradient of :func:`daal_mmdet.losses.fused_focal.sigmoid_focal_sum`.
 
     Each program takes a tile of rows and columns, reads every logit once, and writes
     its gradient and one partial sum. Sums are added in a fixed order.
@@ -54,7 +54,8 @@ def sigmoid_focal(
     Args:
         logits: (N, C), float32, float16 or bfloat16.
         labels: (N,), int64 in 0..C; C is background.
-        gamma: Focusing exponent, >= 0. Each value compiles a kernel of its own.
+        gamma: Focusing exponent, >= 0, which compiles a kernel for each value; or one
+            for each class, (C,), for which one kernel does.
         alpha: Share of the positive term in [0, 1]; None leaves both terms at 1.
         row_weight: (N,).
         pos_weight: (C,).
@@ -71,6 +72,7 @@ def sigmoid_focal(
     height = _ENTRIES // width
     grid = (triton.cdiv(num_rows, height), triton.cdiv(num_classes, width))
     sums = grad.new_empty(grid)
+    gammas = gamma.contiguous() if isinstance(gamma, Tensor) else None
     # Triton starts kernels on the current device; -1, a CPU's, changes nothing.
     with torch.cuda.device(logits.get_device()):
         _sigmoid_focal_kernel[grid](
@@ -79,6 +81,7 @@ def sigmoid_focal(
             # Not read where there is none.
             grad if row_weight is None else row_weight.contiguous(),
             grad if pos_weight is None else pos_weight.contiguous(),
+            grad if gammas is None else gammas,
             grad,
             sums,
             num_rows,
@@ -87,7 +90,8 @@ def sigmoid_focal(
             logits.stride(1),
             positive,
             negative,
-            GAMMA=float(gamma),
+            GAMMA=0.0 if gammas is not None else float(gamma),
+            GAMMAS=gammas is not None,
             WEIGHTED=row_weight is not None,
             BALANCED=pos_weight is not None,
             HEIGHT=height,
@@ -122,6 +126,7 @@ if triton is not None:
         labels,
         row_weight,
         pos_weight,
+        gammas,
         grad,
         sums,
         num_rows,
@@ -131,6 +136,7 @@ if triton is not None:
         positive,
         negative,
         GAMMA: tl.constexpr,
+        GAMMAS: tl.constexpr,
         WEIGHTED: tl.constexpr,
         BALANCED: tl.constexpr,
         HEIGHT: tl.constexpr,
@@ -162,15 +168,21 @@ if triton is not None:
         softplus = tl.where(s > 0, s, 0.0) + log1p
         p = tl.where(s > 0, 1.0, e) / (1.0 + e)
         slope = p
-        if GAMMA == 0:
+        # log p = s - softplus(s) without its cancellation, and (1 - p) softplus(s).
+        log_p = tl.where(s > 0, 0.0, s) - log1p
+        rise = tl.where(s > 0, e, 1.0) / (1.0 + e) * softplus
+        if GAMMAS:
+            g = tl.load(gammas + column, mask=in_column, other=0.0).to(tl.float32)
+            slope += g[None, :] * rise
+            modulator = tl.exp(g[None, :] * log_p)
+        elif GAMMA == 0:
             modulator = tl.full((HEIGHT, WIDTH), 1.0, tl.float32)
+        elif GAMMA == 2:
+            slope += GAMMA * rise
+            modulator = p * p
         else:
-            slope += GAMMA * tl.where(s > 0, e, 1.0) / (1.0 + e) * softplus
-            if GAMMA == 2:
-                modulator = p * p
-            else:
-                # p^gamma, with log p = s - softplus(s), without its cancellation.
-                modulator = tl.exp(GAMMA * (tl.where(s > 0, 0.0, s) - log1p))
+            slope += GAMMA * rise
+            modulator = tl.exp(GAMMA * log_p)
         slope = tl.where(hit, -slope, slope) * modulator * scale
         loss = tl.where(inside, softplus * modulator * scale, 0.0)
         written = row[:, None] * num_classes + column[None, :]

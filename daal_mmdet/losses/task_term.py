@@ -9,7 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from daal_mmdet.losses import focal
+from daal_mmdet.losses import focal, fused_focal
 from daal_mmdet.losses.targets import Targets
 from daal_mmdet.losses.validation import check_choice, check_flag, check_number
 
@@ -30,13 +30,15 @@ class TaskTerm(nn.Module):
     """
 
     class_weight: Tensor | None
+    gamma: float | Tensor
+    beta: float | Tensor
 
     def __init__(
         self,
         use_sigmoid: bool = False,
-        gamma: float | None = None,
+        gamma: float | Sequence[float] | None = None,
         alpha: float | str | None = 'auto',
-        beta: float | None = None,
+        beta: float | Sequence[float] | None = None,
         activated: bool = False,
         class_weight: Sequence[float] | Tensor | float | None = None,
         ignore_index: int | None = None,
@@ -49,18 +51,15 @@ class TaskTerm(nn.Module):
         check_flag('avg_non_ignore', avg_non_ignore)
         if gamma is None:
             gamma = 2.0 if use_sigmoid else 0.0
-        check_number('gamma', gamma, low=0)
         if isinstance(alpha, str):
             check_choice('alpha', alpha, ('auto', None))
             alpha = 0.25 if use_sigmoid else None
         if alpha is not None:
             check_number('alpha', alpha, low=0, high=1)
-        if beta is not None:
-            check_number('beta', beta, low=0)
-            if not use_sigmoid:
-                raise ValueError(
-                    'beta: quality targets need use_sigmoid=True, got use_sigmoid=False'
-                )
+        if beta is not None and not use_sigmoid:
+            raise ValueError(
+                'beta: quality targets need use_sigmoid=True, got use_sigmoid=False'
+            )
         if ignore_index is not None:
             check_number('ignore_index', ignore_index, integer=True)
         if bg_cls_weight is not None:
@@ -78,15 +77,20 @@ class TaskTerm(nn.Module):
                     f'{class_weight.tolist()}'
                 )
         self.use_sigmoid = use_sigmoid
-        self.gamma = gamma
         self.alpha = alpha
-        self.beta = gamma if beta is None else beta
         self.activated = activated
         self.ignore_index = ignore_index
         self.avg_non_ignore = avg_non_ignore
         self.bg_cls_weight = bg_cls_weight
-        # A constant of the config, on the device but not in the checkpoint.
+        # Constants of the config, on the device but not in the checkpoint.
         self.register_buffer('class_weight', class_weight, persistent=False)
+        beta = gamma if beta is None else beta
+        for name, value in (('gamma', gamma), ('beta', beta)):
+            exponent = _parse_exponent(name, value)
+            if isinstance(exponent, Tensor):
+                self.register_buffer(name, exponent, persistent=False)
+            else:
+                setattr(self, name, exponent)
 
     def forward(
         self,
@@ -117,26 +121,20 @@ class TaskTerm(nn.Module):
             raise ValueError('target: a pair (labels, scores) needs use_sigmoid=True')
         if avg_factor is not None and reduction == 'sum':
             raise ValueError("avg_factor: can not be used with reduction='sum'")
-        class_weight = self._combine_weights(balance, targets.num_classes, pred.device)
-        weight = targets.weight
+        C, weight = targets.num_classes, targets.weight
+        self._check_exponents(C)
+        class_weight = self._combine_weights(balance, C, pred.device)
+        if weight is not None and weight.dim() > 1 and targets.scores is not None:
+            raise ValueError(
+                'weight: expected one a row for (labels, scores) targets, got shape '
+                f'{tuple(weight.shape)}'
+            )
         with torch.autocast(device_type=pred.device.type, enabled=False):
-            if self._can_fuse(targets, reduction):
-                total = focal.sigmoid_focal_sum(
-                    pred,
-                    targets.labels,
-                    self.gamma,
-                    self.alpha,
-                    self._fused_row_weight(targets),
-                    class_weight,
-                )
+            if reduction != 'none' and self._can_fuse(targets):
+                total = self._fused_sum(pred, targets, class_weight)
             else:
                 elements = self._elements(pred, targets, class_weight)
                 if weight is not None:
-                    if weight.dim() > elements.dim():
-                        raise ValueError(
-                            'weight: expected one a row for (labels, scores) targets, '
-                            f'got shape {tuple(weight.shape)}'
-                        )
                     rows_only = weight.dim() < elements.dim()
                     elements = elements * (weight[:, None] if rows_only else weight)
                 if targets.not_ignored is not None:
@@ -195,24 +193,39 @@ class TaskTerm(nn.Module):
             return pred.to(dtype).clamp(min=_PROBABILITY_EPS).log()
         return F.log_softmax(pred, dim=1, dtype=dtype)
 
-    def _can_fuse(self, targets: Targets, reduction: str) -> bool:
-        """Whether one pass can sum up the loss: hard labels, and rows weighed whole."""
-        weight = targets.weight
-        return (
-            self.use_sigmoid
-            and not self.activated
-            and reduction != 'none'
-            and targets.labels is not None
-            and targets.scores is None
-            and (weight is None or (weight.dim() == 1 and not weight.requires_grad))
+    def _can_fuse(self, targets: Targets) -> bool:
+        """Whether one pass can sum up the loss: it differentiates by logits only."""
+        constants = (targets.scores, targets.soft, targets.weight)
+        return not self.activated and not any(
+            tensor is not None and tensor.requires_grad for tensor in constants
         )
 
-    @staticmethod
-    def _fused_row_weight(targets: Targets) -> Tensor | None:
-        if targets.not_ignored is None:
-            return targets.weight
-        keep = targets.not_ignored.to(torch.float32)
-        return keep if targets.weight is None else targets.weight * keep
+    def _fused_sum(
+        self, pred: Tensor, targets: Targets, class_weight: Tensor | None
+    ) -> Tensor:
+        """Sum of :meth:`_elements` with the weights of rows or entries."""
+        labels, weight, alpha = targets.labels, targets.weight, self.alpha
+        if targets.not_ignored is not None:
+            keep = targets.not_ignored.to(torch.float32)
+            if weight is None:
+                weight = keep
+            else:
+                weight = weight * (keep[:, None] if weight.dim() > 1 else keep)
+        if not self.use_sigmoid:
+            target, function = labels, fused_focal.softmax_focal_sum
+            if labels is None:
+                target, function = targets.soft, fused_focal.softmax_focal_soft_sum
+            return function(pred, target, self.gamma, alpha, weight, class_weight)
+        if labels is None:
+            return fused_focal.sigmoid_focal_soft_sum(
+                pred, targets.soft, self.gamma, alpha, weight, class_weight
+            )
+        gamma, scores = self.gamma, targets.scores
+        if scores is not None:
+            gamma, alpha = self.beta, None
+        return fused_focal.sigmoid_focal_sum(
+            pred, labels, gamma, alpha, weight, class_weight, scores
+        )
 
     def _denominator(
         self, pred: Tensor, targets: Targets, avg_factor: Tensor | float | None
@@ -228,6 +241,16 @@ class TaskTerm(nn.Module):
         if self.avg_non_ignore and targets.not_ignored is not None:
             return targets.not_ignored.sum().clamp(min=1) * columns
         return max(len(pred), 1) * columns
+
+    def _check_exponents(self, num_classes: int) -> None:
+        size = num_classes if self.use_sigmoid else num_classes + 1
+        for name in ('gamma', 'beta'):
+            exponent = getattr(self, name)
+            if isinstance(exponent, Tensor) and len(exponent) != size:
+                raise ValueError(
+                    f'{name}: expected one value or {size} for {num_classes} classes '
+                    f'with use_sigmoid={self.use_sigmoid}, got {len(exponent)}'
+                )
 
     def _combine_weights(
         self, balance: Tensor | None, num_classes: int, device: torch.device
@@ -248,3 +271,15 @@ class TaskTerm(nn.Module):
             background = 1.0 if self.bg_cls_weight is None else self.bg_cls_weight
             balance = F.pad(balance, (0, 1), value=background)
         return balance if fixed is None else balance * fixed
+
+
+def _parse_exponent(name: str, value: object) -> float | Tensor:
+    if not isinstance(value, Sequence | Tensor) or isinstance(value, str):
+        check_number(name, value, low=0)
+        return value
+    exponents = torch.as_tensor(value, dtype=torch.float32)
+    if exponents.dim() != 1 or not bool((exponents >= 0).all()):
+        raise ValueError(
+            f'{name}: expected a number >= 0 or one a class, got {exponents.tolist()}'
+        )
+    return exponents

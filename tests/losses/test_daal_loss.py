@@ -166,6 +166,54 @@ def test_softmax_targets_may_be_soft_and_leave_out_the_background():
     assert activated(pred.softmax(1), soft).item() == pytest.approx(want, rel=1e-4)
 
 
+@pytest.mark.parametrize('use_sigmoid', [True, False])
+@pytest.mark.parametrize('reduction', ['sum', 'none'])
+def test_gamma_may_differ_between_classes(use_sigmoid, reduction):
+    columns = C if use_sigmoid else C + 1
+    pred, labels, weight = rows(columns)
+    gamma = [0.0, 0.5, 1.0, 2.0, 3.0, 4.0][:columns]
+    ours = DAALLoss(use_sigmoid, gamma=gamma, alpha=0.25, **OFF)
+    value = ours(pred, labels, weight, reduction_override=reduction).sum()
+    if use_sigmoid:
+        want = oracles.sigmoid_focal(pred, labels, gamma, 0.25)[0].sum(axis=1)
+    else:
+        want = oracles.softmax_focal(pred, np.eye(C + 1)[labels], gamma, 0.25)
+    assert value.item() == pytest.approx((want * weight.numpy()).sum(), rel=1e-5)
+    assert 'gamma' not in ' '.join(ours.state_dict())
+
+
+def test_beta_may_differ_between_classes():
+    pred, labels, weight = rows()
+    scores, beta = torch.rand(N), [0.0, 0.5, 1.0, 2.0, 3.0]
+    ours = DAALLoss(True, beta=beta, reduction='sum', **OFF)
+    want = oracles.quality_focal(pred, labels, scores.double(), beta).sum(axis=1)
+    value = ours(pred, (labels, scores), weight)
+    assert value.item() == pytest.approx((want * weight.numpy()).sum(), rel=1e-5)
+
+
+def test_targets_and_weights_that_are_learned_get_their_gradient():
+    pred, labels, weight = rows()
+    soft = torch.rand(N, C)
+    for target, w in (
+        ((labels, soft[:, 0].clone().requires_grad_()), weight),
+        (soft.clone().requires_grad_(), weight),
+        (labels, weight.clone().requires_grad_()),
+    ):
+        leaf = pred.clone().requires_grad_()
+        loss = DAALFocalLoss(**OFF)
+        loss(leaf, target, w, avg_factor=10.0).backward()
+        learned = w if w.requires_grad else target
+        learned = learned[1] if isinstance(learned, tuple) else learned
+        assert learned.grad.abs().sum() > 0
+        # And the logits the one they get from constants.
+        detached = tuple(t.detach() for t in target) if isinstance(target, tuple) else (
+            target.detach()
+        )
+        plain = pred.clone().requires_grad_()
+        loss(plain, detached, w.detach(), avg_factor=10.0).backward()
+        torch.testing.assert_close(leaf.grad, plain.grad)
+
+
 def test_leading_dimensions_are_rows():
     pred, labels, weight = rows()
     ours = DAALFocalLoss(**OFF)
@@ -441,6 +489,8 @@ def test_soft_targets_are_counted_in_parts():
     [
         ({'gama': 2}, TypeError, 'gama'),
         ({'gamma': -1}, ValueError, 'gamma: .* >= 0, got -1'),
+        ({'gamma': [1, -1]}, ValueError, r'gamma: .* one a class, got \[1.0, -1.0\]'),
+        ({'gamma': 'auto'}, TypeError, "gamma: .* got 'auto'"),
         ({'alpha': 2}, ValueError, 'alpha: .* >= 0 and <= 1, got 2'),
         ({'alpha': 'best'}, ValueError, "alpha: .*, got 'best'"),
         ({'beta': 2.0}, ValueError, 'beta: quality targets need use_sigmoid=True'),
@@ -491,6 +541,7 @@ def test_bad_options_name_the_key(options, error, message):
         ({}, C, torch.zeros(N, C + 2), r'target: expected shape .* got \(60, 7\)'),
         ({}, C, torch.full((N, C), 3.0), r'target: expected soft targets in \[0, 1\]'),
         ({'use_sigmoid': False}, 1, None, r'pred: shape \(60, 1\) leaves 0 classes'),
+        ({'gamma': [1.0, 2.0]}, C, None, 'gamma: expected one value or 5 .*, got 2'),
         ({'class_weight': [1.0, 2.0]}, C, None, 'class_weight: expected 5 .*, got 2'),
         ({}, 3000, None, 'num_classes: .* write num_classes=3000'),
     ],

@@ -22,100 +22,6 @@ def case(num_rows, num_classes, seed=0, scale=3.0):
     return rng, logits.requires_grad_(), labels
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    st.integers(0, 9),
-    st.integers(1, 6),
-    st.sampled_from(GAMMAS),
-    st.sampled_from(ALPHAS),
-    st.booleans(),
-    st.booleans(),
-    st.integers(0, 9999),
-)
-def test_fused_sum_matches_the_oracle(N, C, gamma, alpha, weighted, balanced, seed):
-    rng, logits, labels = case(N, C, seed)
-    weight = rng.uniform(size=N) if weighted else None
-    pos_weight = rng.uniform(1, 5, size=C) if balanced else None
-    loss, grad = oracles.sigmoid_focal(
-        logits.detach(), labels, gamma, alpha, pos_weight
-    )
-    rows = np.ones(N) if weight is None else weight
-    total = focal.sigmoid_focal_sum(
-        logits,
-        labels,
-        gamma,
-        alpha,
-        None if weight is None else torch.from_numpy(weight),
-        None if pos_weight is None else torch.from_numpy(pos_weight),
-    )
-    assert total.item() == pytest.approx((loss.sum(1) * rows).sum(), rel=1e-9)
-    np.testing.assert_allclose(
-        grad_of(3 * total, logits), 3 * grad * rows[:, None], rtol=1e-7, atol=1e-9
-    )
-
-
-@pytest.mark.parametrize('gamma', GAMMAS)
-def test_fused_sum_gradcheck(gamma):
-    _, logits, labels = case(5, 3)
-    assert torch.autograd.gradcheck(
-        lambda s: focal.sigmoid_focal_sum(s, labels, gamma), logits
-    )
-
-
-def test_fused_sum_in_several_blocks_is_the_same(monkeypatch):
-    _, logits, labels = case(50, 4)
-    weight = torch.rand(50, dtype=torch.float64)
-    whole = focal.sigmoid_focal_sum(logits, labels, row_weight=weight)
-    want = grad_of(whole, logits)
-    monkeypatch.setattr(focal, '_BLOCK', 7 * 4)
-    parts = focal.sigmoid_focal_sum(logits, labels, row_weight=weight)
-    assert parts.item() == pytest.approx(whole.item(), rel=1e-12)
-    np.testing.assert_allclose(grad_of(parts, logits), want, rtol=1e-12)
-
-
-def test_fused_sum_at_extreme_logits():
-    logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4], [-torch.inf, 0.0]])
-    logits.requires_grad_()
-    labels = torch.tensor([0, 0, 2])
-    total = focal.sigmoid_focal_sum(logits, labels)
-    # Row 0 is right for both classes; row 1 wrong for both by 1e4; row 2 background.
-    at_zero = 0.75 * 0.25 * np.log(2)
-    assert total.item() == pytest.approx(0.25 * 1e4 + 0.75 * 1e4 + at_zero)
-    grad = grad_of(total, logits)
-    np.testing.assert_allclose(grad[0], 0)
-    np.testing.assert_allclose(grad[1], [-0.25, 0.75])
-    assert grad[2, 0] == 0
-
-
-@pytest.mark.parametrize('bad', [torch.nan, torch.inf])
-def test_fused_sum_of_non_finite_logits_is_not_finite(bad):
-    logits = torch.zeros(2, 2)
-    logits[0, 1] = bad
-    total = focal.sigmoid_focal_sum(logits, torch.tensor([2, 0]))
-    assert not total.isfinite()
-
-
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_fused_sum_of_half_precision_is_computed_in_float32(dtype):
-    _, logits, labels = case(300, 20)
-    half = logits.detach().to(dtype).requires_grad_()
-    exact = half.detach().float().requires_grad_()
-    total = focal.sigmoid_focal_sum(half, labels)
-    want = focal.sigmoid_focal_sum(exact, labels)
-    assert total.dtype == torch.float32
-    assert torch.equal(total, want)
-    # A loss scale beyond float16 times a small mean factor must not overflow.
-    scaled = grad_of(total * 2.0**17 / 2.0**16, half)
-    np.testing.assert_allclose(scaled, 2 * grad_of(want, exact), rtol=1e-2, atol=1e-6)
-
-
-def test_fused_sum_refuses_a_second_derivative():
-    _, logits, labels = case(3, 2)
-    total = focal.sigmoid_focal_sum(logits, labels)
-    with pytest.raises(RuntimeError, match='can not be differentiated twice'):
-        torch.autograd.grad(total, logits, create_graph=True)
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from(GAMMAS),
@@ -144,6 +50,25 @@ def test_soft_targets_gradients():
     assert torch.autograd.gradgradcheck(
         lambda s: focal.sigmoid_focal_elements(s, targets, 1.5, 0.3, v), logits
     )
+
+
+def test_an_exponent_a_class_is_that_exponent_in_its_column():
+    _, logits, labels = case(6, 3)
+    gammas = torch.tensor([0.0, 0.5, 2.0]).double()
+    targets = torch.rand(6, 3).double()
+    scores = torch.rand(6).double()
+    whole = focal.sigmoid_focal_elements(logits, targets, gammas)
+    quality = focal.quality_focal_elements(logits, labels, scores, gammas)
+    for c, gamma in enumerate(gammas.tolist()):
+        alone = focal.sigmoid_focal_elements(logits, targets, gamma)
+        torch.testing.assert_close(whole[:, c], alone[:, c])
+        alone = focal.quality_focal_elements(logits, labels, scores, gamma)
+        torch.testing.assert_close(quality[:, c], alone[:, c])
+    rows = focal.softmax_focal_rows(logits.log_softmax(1), labels.clamp(max=2), gammas)
+    want = oracles.softmax_focal(
+        logits.detach(), np.eye(3)[labels.clamp(max=2)], gammas.numpy(), None
+    )
+    np.testing.assert_allclose(rows.detach(), want)
 
 
 def test_probabilities_give_the_loss_of_their_logits():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from daal_mmdet.losses import focal, focal_triton
+from daal_mmdet.losses import focal_triton, fused_focal
 from tests import oracles
 
 pytest.importorskip('triton', reason="needs pip install '.[triton]' (Linux)")
@@ -17,12 +17,12 @@ pytest.importorskip('triton', reason="needs pip install '.[triton]' (Linux)")
 # Answers each case by the public function, which takes its gradient from the kernel.
 ANSWER = """
 import sys, torch
-from daal_mmdet.losses import focal, focal_triton
+from daal_mmdet.losses import focal_triton, fused_focal
 focal_triton.usable = lambda logits: True
 answers = []
 for case in torch.load(sys.argv[1]):
     case['logits'].requires_grad_()
-    total = focal.sigmoid_focal_sum(**case)
+    total = fused_focal.sigmoid_focal_sum(**case)
     (3 * total).backward()
     answers.append((total.detach(), case['logits'].grad))
 torch.save(answers, sys.argv[2])
@@ -32,9 +32,10 @@ COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from daal_mmdet.losses.focal_triton import _sigmoid_focal_kernel as kernel
-for dtype, gamma in (('fp32', 2.0), ('fp16', 0.0), ('bf16', 1.5)):
-    constants = dict(GAMMA=gamma, WEIGHTED=True, BALANCED=True, HEIGHT=16, WIDTH=128)
-    types = [f'*{dtype}', '*i64', *['*fp32'] * 4, *['i32'] * 4, 'fp32', 'fp32']
+for dtype, gamma in (('fp32', 2.0), ('fp16', 0.0), ('bf16', 1.5), ('fp32', None)):
+    constants = dict(GAMMA=gamma or 0.0, GAMMAS=gamma is None, WEIGHTED=True,
+                     BALANCED=True, HEIGHT=16, WIDTH=128)
+    types = [f'*{dtype}', '*i64', *['*fp32'] * 5, *['i32'] * 4, 'fp32', 'fp32']
     types += ['constexpr'] * len(constants)
     signature = dict(zip(kernel.arg_names, types, strict=True))
     source = ASTSource(kernel, signature, constants)
@@ -48,6 +49,8 @@ OPTIONS = [
     dict(gamma=0.0, alpha=None),
     dict(gamma=0.5, alpha=1.0),
     dict(gamma=3.7, alpha=0.0),
+    # An exponent for each class.
+    dict(gamma=None, alpha=0.25),
 ]
 
 
@@ -61,6 +64,12 @@ def in_child(code: str, *args: object, interpret: bool) -> str:
     return done.stdout
 
 
+def filled(options: dict, num_classes: int) -> dict:
+    if options['gamma'] is not None:
+        return options
+    return {**options, 'gamma': 0.5 * (1 + torch.arange(num_classes) % 4)}
+
+
 def make_cases() -> list[dict]:
     rng = np.random.default_rng(0)
     cases = []
@@ -70,16 +79,16 @@ def make_cases() -> list[dict]:
             labels = torch.from_numpy(rng.integers(0, C + 1, size=N))
             row = torch.from_numpy(rng.uniform(size=N))
             pos = torch.from_numpy(rng.uniform(1, 5, size=C)).float()
-            case = dict(logits=logits, labels=labels, **options)
+            case = dict(logits=logits, labels=labels, **filled(options, C))
             # Logits of its own, for its gradient.
-            weighted = dict(case, logits=logits.clone(), row_weight=row, pos_weight=pos)
+            weighted = dict(case, logits=logits.clone(), weight=row, pos_weight=pos)
             cases += [case, weighted]
     strided = dict(cases[-1], logits=cases[-1]['logits'].T.contiguous().T)
     half = [dict(cases[-1], logits=cases[-1]['logits'].to(t)) for t in HALF]
     extreme = torch.tensor([[1e4, -1e4], [-1e4, 1e4], [-torch.inf, 0.0]])
     labels = torch.tensor([0, 0, 2])
     return [*cases, strided, *half] + [
-        dict(logits=extreme.clone(), labels=labels, **options) for options in OPTIONS
+        dict(logits=extreme.clone(), labels=labels, **filled(o, 2)) for o in OPTIONS
     ]
 
 
@@ -106,7 +115,7 @@ def test_kernel_matches_the_oracle(answered):
         loss, slope = oracles.sigmoid_focal(
             logits.double(), case['labels'], gamma, alpha, pos
         )
-        row = case.get('row_weight', torch.ones(len(logits))).double().numpy()
+        row = case.get('weight', torch.ones(len(logits))).double().numpy()
         assert total.dtype == torch.float32
         want = (loss.sum(axis=1) * row).sum()
         assert total.item() == pytest.approx(want, rel=2e-6, abs=1e-7)
@@ -120,7 +129,7 @@ def test_kernel_matches_the_oracle(answered):
 def test_kernel_matches_the_operators(answered):
     for case, total, grad in answered:
         logits = case['logits'].clone().requires_grad_()
-        want = focal.sigmoid_focal_sum(**{**case, 'logits': logits})
+        want = fused_focal.sigmoid_focal_sum(**{**case, 'logits': logits})
         (3 * want).backward()
         assert grad.dtype == logits.dtype
         torch.testing.assert_close(total, want.detach(), rtol=2e-6, atol=1e-6)
@@ -131,7 +140,7 @@ def test_kernel_matches_the_operators(answered):
 def test_kernel_compiles_for_a_gpu():
     lines = in_child(COMPILE, interpret=False).splitlines()
     sizes = [int(line.split()[1]) for line in lines if line.startswith('cubin ')]
-    assert len(sizes) == 3
+    assert len(sizes) == 4
     assert min(sizes) > 0
 
 
@@ -144,11 +153,13 @@ def test_operators_where_the_kernel_does_not_fit():
 def test_kernel_on_a_gpu(options, monkeypatch):
     logits = torch.randn(1000, 300, device='cuda', requires_grad=True)
     labels = torch.randint(301, (1000,), device='cuda')
+    with torch.device('cuda'):
+        options = filled(options, 300)
     assert focal_triton.usable(logits)
-    got = focal.sigmoid_focal_sum(logits, labels, **options)
+    got = fused_focal.sigmoid_focal_sum(logits, labels, **options)
     (slope,) = torch.autograd.grad(got, logits)
     monkeypatch.setattr(focal_triton, 'usable', lambda logits: False)
-    want = focal.sigmoid_focal_sum(logits, labels, **options)
+    want = fused_focal.sigmoid_focal_sum(logits, labels, **options)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
         slope, torch.autograd.grad(want, logits)[0], rtol=1e-4, atol=1e-6
