@@ -8,7 +8,8 @@ the gradient: :mod:`daal_mmdet.losses.focal` has losses of every entry that can 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ __all__ = [
     'softmax_focal_soft_sum',
     'softmax_focal_sum',
 ]
+
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 # Elements per row block on a CPU: three float32 temporaries of it stay in cache.
 _BLOCK = 1 << 17
@@ -70,48 +73,13 @@ def sigmoid_focal_sum(
     Raises:
         RuntimeError: When differentiated twice.
     """
-    plain = scores is None and (weight is None or weight.dim() == 1)
-    if plain and focal_triton.usable(logits):
-        with torch.no_grad():
-            total, grad = focal_triton.sigmoid_focal(
-                logits, labels, gamma, alpha, weight, pos_weight
-            )
-        return _with_gradient(logits, total, grad)
-    positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1.0 - alpha)
-    C = logits.shape[1]
-    with torch.no_grad():
-        total, grad = _start(logits)
-        for rows in _blocks(logits):
-            y, g = labels[rows], grad[rows]
-            s = logits[rows].to(grad.dtype)
-            loss = _negative(s, gamma, g)
-            if negative != 1.0:
-                loss *= negative
-                g *= negative
-
-            # A background row "corrects" its class 0 by nothing.
-            foreground = (y < C).unsqueeze(1)
-            column = torch.where(foreground, y.unsqueeze(1), 0)
-            s_y = s.gather(1, column)
-            gamma_y = gamma[column] if isinstance(gamma, Tensor) else gamma
-            if scores is None:
-                # The positive term of s is the negative term of -s.
-                g_y = torch.empty_like(s_y)
-                loss_y = _negative(-s_y, gamma_y, g_y)
-                g_y = -g_y
-            else:
-                t = torch.where(foreground, scores[rows].unsqueeze(1), 0.0)
-                loss_y, g_y = _quality(s_y, t.to(s.dtype), gamma_y)
-            scale: Tensor | float = positive
-            if pos_weight is not None:
-                scale = positive * pos_weight.to(grad.dtype)[column]
-            for entries, entry in ((loss, loss_y), (g, g_y)):
-                entry = torch.where(
-                    foreground, scale * entry, entries.gather(1, column)
-                )
-                entries.scatter_(1, column, entry)
-            total += _weigh(loss, g, weight, rows)
-    return _with_gradient(logits, total, grad)
+    evaluate = _sigmoid
+    whole_rows = scores is None and (weight is None or weight.dim() == 1)
+    if whole_rows and focal_triton.usable(logits):
+        evaluate = focal_triton.sigmoid_focal
+    elif scores is not None:
+        evaluate = partial(_sigmoid, scores=scores)
+    return _sum(logits, evaluate, labels, gamma, alpha, weight, pos_weight)
 
 
 def sigmoid_focal_soft_sum(
@@ -138,30 +106,7 @@ def sigmoid_focal_soft_sum(
     Raises:
         RuntimeError: When differentiated twice.
     """
-    with torch.no_grad():
-        total, grad = _start(logits)
-        v = None if pos_weight is None else pos_weight.to(grad.dtype)
-        for rows in _blocks(logits):
-            s, t = logits[rows].to(grad.dtype), targets[rows].to(grad.dtype)
-            p = torch.sigmoid(s)
-            loss = F.binary_cross_entropy_with_logits(
-                s, t, reduction='none', pos_weight=v
-            )
-            # d BCE / ds = p (1 + (v - 1) t) - v t
-            slope = p - t if v is None else torch.addcmul(p, (v - 1) * t, p) - v * t
-            if isinstance(gamma, Tensor) or gamma != 0:
-                sign = 1 - 2 * t
-                power, power_slope = _power(torch.addcmul(t, sign, p), gamma)
-                slope *= power
-                slope += power_slope * sign * p * (1 - p) * loss
-                loss *= power
-            if alpha is not None:
-                share = (1 - alpha) + (2 * alpha - 1) * t
-                loss *= share
-                slope *= share
-            grad[rows] = slope
-            total += _weigh(loss, grad[rows], weight, rows)
-    return _with_gradient(logits, total, grad)
+    return _sum(logits, _sigmoid_soft, targets, gamma, alpha, weight, pos_weight)
 
 
 def softmax_focal_sum(
@@ -194,26 +139,7 @@ def softmax_focal_sum(
     Raises:
         RuntimeError: When differentiated twice.
     """
-    with torch.no_grad():
-        total, grad = _start(logits)
-        scale = _class_scale(grad, alpha, class_weight)
-        for rows in _blocks(logits):
-            y, g = labels[rows].unsqueeze(1), grad[rows]
-            log_p = F.log_softmax(logits[rows], dim=1, dtype=grad.dtype)
-            log_p_y = log_p.gather(1, y)
-            gamma_y = gamma[y] if isinstance(gamma, Tensor) else gamma
-            loss, slope = _cross_entropy(log_p_y, gamma_y)
-            if scale is not None:
-                loss, slope = loss * scale[y], slope * scale[y]
-            if weight is not None:
-                w = weight[rows].to(grad.dtype).unsqueeze(1)
-                loss, slope = loss * w, slope * w
-            total += loss.sum()
-            # d log p_y / ds = onehot - p
-            torch.exp(log_p, out=g)
-            g *= -slope
-            g.scatter_add_(1, y, slope)
-    return _with_gradient(logits, total, grad)
+    return _sum(logits, _softmax, labels, gamma, alpha, weight, class_weight)
 
 
 def softmax_focal_soft_sum(
@@ -243,30 +169,23 @@ def softmax_focal_soft_sum(
     Raises:
         RuntimeError: When differentiated twice.
     """
-    with torch.no_grad():
-        total, grad = _start(logits)
-        scale = _class_scale(grad, alpha, class_weight)
-        for rows in _blocks(logits):
-            log_p = F.log_softmax(logits[rows], dim=1, dtype=grad.dtype)
-            loss, slope = _cross_entropy(log_p, gamma)
-            share = targets[rows].to(grad.dtype)
-            if scale is not None:
-                share = share * scale
-            if weight is not None:
-                share = share * weight[rows].to(grad.dtype).unsqueeze(1)
-            total += (loss * share).sum()
-            slope = slope * share
-            grad[rows] = slope - log_p.exp_() * slope.sum(dim=1, keepdim=True)
-    return _with_gradient(logits, total, grad)
+    return _sum(logits, _softmax_soft, targets, gamma, alpha, weight, class_weight)
 
 
-class _WithGradient(torch.autograd.Function):
-    """``total``, whose gradient by ``logits`` is known to be ``grad``."""
+def _sum(logits: Tensor, evaluate: Evaluate, *target_and_options: Any) -> Tensor:
+    total: Tensor = _Fused.apply(logits, evaluate, *target_and_options)
+    return total
+
+
+class _Fused(torch.autograd.Function):
+    """A sum, and the gradient that ``evaluate(logits, *rest)`` returns with it."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, total: Tensor, grad: Tensor) -> Tensor:
-        ctx.save_for_backward(grad)
-        return total.clone()
+    def forward(ctx: Any, logits: Tensor, evaluate: Evaluate, *rest: Any) -> Tensor:
+        total, ctx.grad = evaluate(logits, *rest)
+        ctx.evaluate, ctx.rest = evaluate, rest
+        ctx.save_for_backward(logits)
+        return total
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
@@ -277,13 +196,142 @@ class _WithGradient(torch.autograd.Function):
                 'the sum of a focal loss can not be differentiated twice; take '
                 "reduction='none' and add its entries up, which can"
             )
-        (grad,) = ctx.saved_tensors
-        return grad * grad_total, None, None
+        # Scaled in place: another N x C tensor would take a third of the time. So a
+        # second pass through a retained graph has to compute it again.
+        (logits,) = ctx.saved_tensors
+        grad, ctx.grad = ctx.grad, None
+        if grad is None:
+            _, grad = ctx.evaluate(logits, *ctx.rest)
+        return grad.mul_(grad_total), *[None] * (1 + len(ctx.rest))
 
 
-def _with_gradient(logits: Tensor, total: Tensor, grad: Tensor) -> Tensor:
-    result: Tensor = _WithGradient.apply(logits, total, grad)
-    return result
+def _sigmoid(
+    logits: Tensor,
+    labels: Tensor,
+    gamma: float | Tensor,
+    alpha: float | None,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    scores: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1.0 - alpha)
+    C = logits.shape[1]
+    total, grad = _start(logits)
+    for rows in _blocks(logits):
+        y, g = labels[rows], grad[rows]
+        s = logits[rows].to(grad.dtype)
+        w = None if weight is None else weight[rows].to(grad.dtype)
+        if w is not None and w.dim() == 1:
+            w = w.unsqueeze(1)
+        loss = _negative(s, gamma, g, negative if w is None else negative * w)
+
+        # A background row "corrects" its class 0 by nothing.
+        foreground = (y < C).unsqueeze(1)
+        column = torch.where(foreground, y.unsqueeze(1), 0)
+        s_y = s.gather(1, column)
+        gamma_y = gamma[column] if isinstance(gamma, Tensor) else gamma
+        scale: Tensor | float = positive
+        if pos_weight is not None:
+            scale = positive * pos_weight.to(grad.dtype)[column]
+        if w is not None:
+            scale = scale * (w if w.shape[1] == 1 else w.gather(1, column))
+        if scores is None:
+            # The positive term of s is the negative term of -s.
+            g_y = torch.empty_like(s_y)
+            loss_y = _negative(-s_y, gamma_y, g_y, scale)
+            g_y = -g_y
+        else:
+            t = torch.where(foreground, scores[rows].unsqueeze(1), 0.0)
+            loss_y, g_y = (scale * x for x in _quality(s_y, t.to(s.dtype), gamma_y))
+        for entries, entry in ((loss, loss_y), (g, g_y)):
+            entry = torch.where(foreground, entry, entries.gather(1, column))
+            entries.scatter_(1, column, entry)
+        total += loss.sum()
+    return total, grad
+
+
+def _sigmoid_soft(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: float | Tensor,
+    alpha: float | None,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    total, grad = _start(logits)
+    v = None if pos_weight is None else pos_weight.to(grad.dtype)
+    for rows in _blocks(logits):
+        s, t = logits[rows].to(grad.dtype), targets[rows].to(grad.dtype)
+        p = torch.sigmoid(s)
+        loss = F.binary_cross_entropy_with_logits(s, t, reduction='none', pos_weight=v)
+        # d BCE / ds = p (1 + (v - 1) t) - v t
+        slope = p - t if v is None else torch.addcmul(p, (v - 1) * t, p) - v * t
+        if isinstance(gamma, Tensor) or gamma != 0:
+            sign = 1 - 2 * t
+            power, power_slope = _power(torch.addcmul(t, sign, p), gamma)
+            slope *= power
+            slope += power_slope * sign * p * (1 - p) * loss
+            loss *= power
+        if alpha is not None:
+            share = (1 - alpha) + (2 * alpha - 1) * t
+            loss *= share
+            slope *= share
+        grad[rows] = slope
+        total += _weigh(loss, grad[rows], weight, rows)
+    return total, grad
+
+
+def _softmax(
+    logits: Tensor,
+    labels: Tensor,
+    gamma: float | Tensor,
+    alpha: float | None,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    total, grad = _start(logits)
+    scale = _class_scale(grad, alpha, class_weight)
+    for rows in _blocks(logits):
+        y, g = labels[rows].unsqueeze(1), grad[rows]
+        log_p = F.log_softmax(logits[rows], dim=1, dtype=grad.dtype)
+        log_p_y = log_p.gather(1, y)
+        gamma_y = gamma[y] if isinstance(gamma, Tensor) else gamma
+        loss, slope = _cross_entropy(log_p_y, gamma_y)
+        if scale is not None:
+            loss, slope = loss * scale[y], slope * scale[y]
+        if weight is not None:
+            w = weight[rows].to(grad.dtype).unsqueeze(1)
+            loss, slope = loss * w, slope * w
+        total += loss.sum()
+        # d log p_y / ds = onehot - p
+        torch.exp(log_p, out=g)
+        g *= -slope
+        g.scatter_add_(1, y, slope)
+    return total, grad
+
+
+def _softmax_soft(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: float | Tensor,
+    alpha: float | None,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    total, grad = _start(logits)
+    scale = _class_scale(grad, alpha, class_weight)
+    for rows in _blocks(logits):
+        log_p = F.log_softmax(logits[rows], dim=1, dtype=grad.dtype)
+        loss, slope = _cross_entropy(log_p, gamma)
+        share = targets[rows].to(grad.dtype)
+        if scale is not None:
+            share = share * scale
+        if weight is not None:
+            share = share * weight[rows].to(grad.dtype).unsqueeze(1)
+        total += (loss * share).sum()
+        slope = slope * share
+        grad[rows] = slope - log_p.exp_() * slope.sum(dim=1, keepdim=True)
+    return total, grad
 
 
 def _start(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -297,8 +345,7 @@ def _blocks(logits: Tensor) -> Iterator[slice]:
     """Rows that go through at once: all, except on a CPU."""
     num_rows, num_columns = logits.shape
     size = max(num_rows, 1)
-    # A compiler makes blocks of its own.
-    if logits.device.type == 'cpu' and not torch.compiler.is_compiling():
+    if logits.device.type == 'cpu':
         size = max(1, _BLOCK // max(num_columns, 1))
     for start in range(0, num_rows, size):
         yield slice(start, start + size)
@@ -316,23 +363,31 @@ def _weigh(loss: Tensor, grad: Tensor, weight: Tensor | None, rows: slice) -> Te
     return torch.dot(loss.sum(dim=1), w)
 
 
-def _negative(s: Tensor, gamma: float | Tensor, grad: Tensor) -> Tensor:
-    """p^gamma * softplus(s); its derivative by s is written to ``grad``.
+def _negative(
+    s: Tensor, gamma: float | Tensor, grad: Tensor, scale: float | Tensor
+) -> Tensor:
+    """p^gamma * softplus(s) * scale; its derivative by s is written to ``grad``.
 
-    d/ds = p^gamma * (gamma (1 - p) softplus(s) + p)
+    d/ds = p^gamma * (gamma (1 - p) softplus(s) + p) * scale
     """
     p = torch.sigmoid(s)
     # softplus(s) = -log(1 - p), without the cancellation.
     loss = F.softplus(s)
     if not isinstance(gamma, Tensor) and gamma == 0:
-        grad.copy_(p)
+        torch.mul(p, scale, out=grad)
+        loss *= scale
         return loss
     torch.sub(1, p, out=grad)
     grad *= loss
-    grad *= gamma
-    grad += p
-    squared = not isinstance(gamma, Tensor) and gamma == 2
-    modulator = p.square_() if squared else p.pow_(gamma)
+    if isinstance(gamma, Tensor):
+        grad *= gamma
+        grad += p
+        modulator = p.pow_(gamma)
+    else:
+        torch.add(p, grad, alpha=gamma, out=grad)
+        modulator = p.square_() if gamma == 2 else p.pow_(gamma)
+    if isinstance(scale, Tensor) or scale != 1:
+        modulator *= scale
     loss *= modulator
     grad *= modulator
     return loss

@@ -194,9 +194,14 @@ class TaskTerm(nn.Module):
         return F.log_softmax(pred, dim=1, dtype=dtype)
 
     def _can_fuse(self, targets: Targets) -> bool:
-        """Whether one pass can sum up the loss: it differentiates by logits only."""
+        """Whether one pass can sum up the loss: it differentiates by logits only.
+
+        A compiler fuses the entries by itself.
+        """
+        if self.activated or torch.compiler.is_compiling():
+            return False
         constants = (targets.scores, targets.soft, targets.weight)
-        return not self.activated and not any(
+        return not any(
             tensor is not None and tensor.requires_grad for tensor in constants
         )
 

@@ -202,15 +202,15 @@ def test_targets_and_weights_that_are_learned_get_their_gradient():
         leaf = pred.clone().requires_grad_()
         loss = DAALFocalLoss(**OFF)
         loss(leaf, target, w, avg_factor=10.0).backward()
-        learned = w if w.requires_grad else target
-        learned = learned[1] if isinstance(learned, tuple) else learned
+        learned, plain = target, pred.clone().requires_grad_()
+        constant = target.detach() if isinstance(target, torch.Tensor) else None
+        if constant is None:
+            learned, constant = target[1], (labels, target[1].detach())
+        elif w.requires_grad:
+            learned = w
         assert learned.grad.abs().sum() > 0
         # And the logits the one they get from constants.
-        detached = tuple(t.detach() for t in target) if isinstance(target, tuple) else (
-            target.detach()
-        )
-        plain = pred.clone().requires_grad_()
-        loss(plain, detached, w.detach(), avg_factor=10.0).backward()
+        loss(plain, constant, w.detach(), avg_factor=10.0).backward()
         torch.testing.assert_close(leaf.grad, plain.grad)
 
 

@@ -256,3 +256,15 @@ def test_a_second_derivative_is_refused(name):
     total = sums()[name](logits, 2.0)
     with pytest.raises(RuntimeError, match='can not be differentiated twice; take'):
         torch.autograd.grad(total, logits, create_graph=True)
+
+
+@pytest.mark.parametrize('name', sums())
+def test_a_retained_graph_gives_the_gradient_again(name):
+    _, logits = case(6, 4)
+    total = sums()[name](logits, 1.5)
+    first, second, third = (
+        torch.autograd.grad(factor * total, logits, retain_graph=True)[0]
+        for factor in (1.0, 0.0, 2.0)
+    )
+    torch.testing.assert_close(third, 2 * first)
+    assert not second.any()
