@@ -225,27 +225,30 @@ def _sigmoid(
             w = w.unsqueeze(1)
         loss = _negative(s, gamma, g, negative if w is None else negative * w)
 
-        # A background row "corrects" its class 0 by nothing.
-        foreground = (y < C).unsqueeze(1)
-        column = torch.where(foreground, y.unsqueeze(1), 0)
-        s_y = s.gather(1, column)
+        # Where a row is positive. A background row "corrects" its class 0 by nothing;
+        # on a CPU, where finding them waits for nothing, the others are left out.
+        at = torch.arange(len(y), device=y.device)
+        if s.device.type == 'cpu':
+            at = (y < C).nonzero().squeeze(1)
+        foreground = y[at] < C
+        column = torch.where(foreground, y[at], 0)
+        s_y = s[at, column]
         gamma_y = gamma[column] if isinstance(gamma, Tensor) else gamma
         scale: Tensor | float = positive
         if pos_weight is not None:
             scale = positive * pos_weight.to(grad.dtype)[column]
         if w is not None:
-            scale = scale * (w if w.shape[1] == 1 else w.gather(1, column))
+            scale = scale * (w[at, 0] if w.shape[1] == 1 else w[at, column])
         if scores is None:
             # The positive term of s is the negative term of -s.
             g_y = torch.empty_like(s_y)
             loss_y = _negative(-s_y, gamma_y, g_y, scale)
             g_y = -g_y
         else:
-            t = torch.where(foreground, scores[rows].unsqueeze(1), 0.0)
+            t = torch.where(foreground, scores[rows][at], 0.0)
             loss_y, g_y = (scale * x for x in _quality(s_y, t.to(s.dtype), gamma_y))
         for entries, entry in ((loss, loss_y), (g, g_y)):
-            entry = torch.where(foreground, entry, entries.gather(1, column))
-            entries.scatter_(1, column, entry)
+            entries[at, column] = torch.where(foreground, entry, entries[at, column])
         total += loss.sum()
     return total, grad
 
