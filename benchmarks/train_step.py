@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import torch
 from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -85,6 +85,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    # Otherwise the table follows thousands of lines on initial weights.
+    MMLogger.get_instance('mmengine', log_level='WARNING')
     torch.manual_seed(0)
     init_default_scope('mmdet')
     ours, twin = Config.fromfile(args.config), Config.fromfile(args.twin)
