@@ -68,7 +68,7 @@ def progress_bar(
     )
     if stream.isatty():
         return tqdm(**common, dynamic_ncols=True)
-    # Without a monitor thread's look at the clock, updates must not be batched.
+    # Only the clock decides: no number of units is too small, fractions included.
     return _LineBar(
-        **common, ncols=110, ascii=True, miniters=1, mininterval=_SECONDS_BETWEEN_LINES
+        **common, ncols=110, ascii=True, miniters=0, mininterval=_SECONDS_BETWEEN_LINES
     )

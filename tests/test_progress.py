@@ -33,6 +33,16 @@ def test_a_file_gets_a_line_as_often_as_promised(monkeypatch):
     assert shown == ['0%', '33%', '67%', '100%', '100%']
 
 
+def test_fractions_of_a_unit_show(monkeypatch):
+    monkeypatch.setattr(progress, '_SECONDS_BETWEEN_LINES', 0.0)
+    out = io.StringIO()
+    with progress_bar(total=1.0, desc='Working', file=out) as bar:
+        for share in (0.25, 0.0, 0.25, 0.5):
+            bar.update(share)
+    shown = [line.split()[1].split('|')[0] for line in out.getvalue().splitlines()]
+    assert shown == ['0%', '25%', '25%', '50%', '100%', '100%']
+
+
 def test_a_terminal_gets_one_line_that_is_overwritten():
     out = Terminal()
     with progress_bar(total=3, desc='Working', file=out) as bar:
