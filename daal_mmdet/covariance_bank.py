@@ -36,7 +36,7 @@ Torch only: what a row of a loss is a residual *of* is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -259,22 +259,25 @@ class CovarianceBank:
                 left out.
         """
         finite = residuals.isfinite().all(dim=1)
-        slots, residuals = slots[finite], residuals[finite].float()
-        slots, row, count = torch.unique(slots, return_inverse=True, return_counts=True)
+        residuals = torch.where(finite[:, None], residuals, 0.0).float()
+        # One row a residual throughout: how many slots they have only the device knows.
+        total, first = _sums_over_equal(slots)
+        count = total(finite.float())
+        number = count.clamp(min=1)
         x, P = self.estimate(slots)
-        z = torch.zeros_like(x).index_add_(0, row, residuals) / count[:, None]
+        z = total(residuals) / number[:, None]
         P = P + self.process_noise * self._unit
         R = self.noise(slots)
-        R = R / _over(count, R)
+        R = R / _over(number, R)
         if self.kind == 'diag':
             x, P, _ = kalman.scalar_update(x, P, z, R)
         else:
             update = kalman.update(x, P, z, self._unit, R)
             x, P = update.mean, update.covariance
-        e = residuals - x[row]
+        e = residuals - x
         squares = e.square() if self.kind == 'diag' else e[:, :, None] * e[:, None, :]
-        noise = torch.zeros_like(P).index_add_(0, row, squares + P[row])
-        self._remember(slots, x, P, noise, count)
+        noise = total(_over(finite, P) * (squares + P))
+        self._remember(slots, x, P, noise, count, first)
         self.iterations += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -324,27 +327,49 @@ class CovarianceBank:
         return torch.where(self.visits[slots] > 0, share, 0.0)
 
     def _remember(
-        self, slots: Tensor, x: Tensor, P: Tensor, noise: Tensor, count: Tensor
+        self,
+        slots: Tensor,
+        x: Tensor,
+        P: Tensor,
+        noise: Tensor,
+        count: Tensor,
+        first: Tensor,
     ) -> None:
-        """Write the results of an update; ``noise`` sums over ``count`` residuals."""
+        """Write the results of an update.
+
+        Args:
+            slots: (M,); rows of one slot are equal in all the others but ``first``.
+            x: Updated mean.
+            P: Updated covariance.
+            noise: Sum of e e^T + P over the residuals of the slot.
+            count: Number of these, (M,), float; a slot with none stays as it was.
+            first: One row of each slot, (M,), bool.
+        """
+        measured = count > 0
         own = self.forgetting * self._memory(slots)
         total = _over(own, noise) * self._noise_sum[slots] + noise
-        self._noise_sum[slots] = total
-        self._noise_count[slots] = own * self._noise_count[slots] + count
-        self.mean[slots] = x
-        self.covariance[slots] = P
-        self.visits[slots] += count
         # Measured in the step that ends now.
-        self._measured_at[slots] = self.iterations + 1
+        now = torch.full_like(slots, self.iterations + 1)
+        for buffer, value in (
+            (self._noise_sum, total),
+            (self._noise_count, own * self._noise_count[slots] + count),
+            (self.mean, x),
+            (self.covariance, P),
+            (self.visits, self.visits[slots] + count.long()),
+            (self._measured_at, now),
+        ):
+            buffer[slots] = torch.where(_over(measured, value), value, buffer[slots])
         group = self._group[slots]
+        once = (first & measured).float()
         for name, value in (
             ('_group_noise_sum', noise),
-            ('_group_noise_count', count.float()),
+            ('_group_noise_count', count),
             ('_group_mean_sum', x),
             ('_group_covariance_sum', P),
             ('_group_log_det_sum', self._determinant(P)),
-            ('_group_count', torch.ones_like(count, dtype=torch.float32)),
+            ('_group_count', once),
         ):
+            value = _over(once, value) * value
             getattr(self, name).mul_(self.forgetting).index_add_(0, group, value)
 
     def _shrunk(
@@ -406,3 +431,24 @@ _GROUP_STATE = (
 def _over(factor: Tensor, like: Tensor) -> Tensor:
     """(M,) with as many dimensions as ``like``."""
     return factor.view(-1, *[1] * (like.dim() - 1))
+
+
+def _sums_over_equal(slots: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Grouping by slot without asking the device for the number of groups.
+
+    Args:
+        slots: (M,), int64.
+
+    Returns:
+        A function that replaces each row of (M, ...) by the sum over the rows of the
+        same slot, and a mask of one row a slot, (M,), bool.
+    """
+    ordered, order = slots.sort()
+    begins = ordered.diff(prepend=ordered.new_full((1,), -1)) != 0
+    first = torch.empty_like(begins).index_copy_(0, order, begins)
+    group = torch.empty_like(slots).index_copy_(0, order, begins.cumsum(0) - 1)
+
+    def total(rows: Tensor) -> Tensor:
+        return torch.zeros_like(rows).index_add_(0, group, rows)[group]
+
+    return total, first
