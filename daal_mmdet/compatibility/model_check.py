@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 import time
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -33,10 +34,11 @@ from daal_mmdet.losses.placement import path_in_model
 
 __all__ = ['CheckResult', 'check_model']
 
-_NUM_BOXES = 3
-# TOOD changes its classification loss after some epochs.
-_LATE_EPOCH = 1000
-_MAX_STEPS = 3
+# Epoch, and boxes in each image. TOOD changes its classification loss after some epochs.
+_STEPS = ((0, 3), (0, 0), (1000, 3))
+_STEPS_WITH_BOXES = ((0, 3), (0, 3), (1000, 3))
+_OWN_FAILURE = 'fails with its own losses too'
+_HUB_NUMBERS = itertools.count()
 _NO_ADAPTER = re.compile(r'box loss of (\w+) belong')
 _QUERY_HEADS = {'DETRHead', 'DIIHead', 'MaskFormerHead'}
 
@@ -80,8 +82,9 @@ def check_model(
     finite, the logits get a gradient, and the filters of every ``DAALLoss`` that was
     trained have moved. If that fails with the box losses, it is tried without them.
 
-    A model that fails with its own losses too says nothing about ours. It is tried on
-    larger images, and else counts as not checked; it may lack a package or a GPU.
+    A model that fails with its own losses too says nothing about ours. It is tried with
+    boxes in all images, then on larger ones, and else counts as not checked; it may
+    lack a package or a GPU.
 
     Args:
         config: The config.
@@ -97,31 +100,57 @@ def check_model(
     return result
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """One way to train a model.
+
+    Attributes:
+        config: The config.
+        size: Side of the images in pixels.
+        seed: Seed of weights and images.
+        steps: Epoch, and boxes in each image, of every iteration.
+    """
+
+    config: ShippedConfig
+    size: int
+    seed: int
+    steps: Sequence[tuple[int, int]]
+
+    def model_config(self) -> dict:
+        """The model as plain dicts, shrunk."""
+        return shrink_model(copy.deepcopy(dict(self.config.model)))
+
+
 def _check_sizes(
     config: ShippedConfig, sizes: Sequence[int], seed: int, result: CheckResult
 ) -> None:
     problem = ''
     for size in sizes:
-        if problem:
-            problem = _own_problem(config, size, seed)
-            if problem:
+        for steps in (_STEPS, _STEPS_WITH_BOXES):
+            trial = _Trial(config, size, seed, steps)
+            # A model that does not train by itself need not be tried.
+            if problem and (own := _own_problem(trial)):
+                problem = own
                 continue
-        _attempt(config, size, seed, result)
-        if result.status != 'fails':
-            return
-        problem = _own_problem(config, size, seed)
-        if not problem:
+            _attempt(trial, result)
+            if result.status == 'fails':
+                problem = _own_problem(trial)
+                if problem:
+                    continue
+            elif steps is _STEPS_WITH_BOXES:
+                note = f'images without boxes: {_OWN_FAILURE}: {problem}'
+                result.reason = '; '.join(filter(None, (result.reason, note)))
             return
     result.status = 'not checked'
-    result.reason = f'fails with its own losses too: {problem}'
+    result.reason = f'{_OWN_FAILURE}: {problem}'
 
 
-def _attempt(config: ShippedConfig, size: int, seed: int, result: CheckResult) -> None:
+def _attempt(trial: _Trial, result: CheckResult) -> None:
     """Check with the box losses, or else without."""
     result.box = ''
     for with_box in (True, False):
         try:
-            _check(config, size, seed, result, with_box)
+            _check(trial, result, with_box)
         except _Refusal as refusal:
             result.status, result.reason, result.box = 'refused', str(refusal), ''
         except ImportError as error:
@@ -135,29 +164,26 @@ def _attempt(config: ShippedConfig, size: int, seed: int, result: CheckResult) -
         return
 
 
-def _own_problem(config: ShippedConfig, size: int, seed: int) -> str:
+def _own_problem(trial: _Trial) -> str:
     """Why the model does not train with its own losses; '' if it does."""
-    model_config = shrink_model(copy.deepcopy(dict(config.model)))
+    model_config = trial.model_config()
+    torch.manual_seed(trial.seed)
     try:
-        torch.manual_seed(seed)
-        model = MODELS.build(ConfigDict(model_config)).train()
-        rng = np.random.default_rng(seed)
-        _train_step(model, random_batch(model_config, size, _NUM_BOXES, rng), 0)
+        model = MODELS.build(ConfigDict(model_config))
+        model.init_weights()
+        _train(model, model_config, trial)
     except Exception as error:  # noqa: BLE001
         return _first_line(error)
     return ''
 
 
-def _check(
-    config: ShippedConfig, size: int, seed: int, result: CheckResult, with_box: bool
-) -> None:
-    model_config = shrink_model(copy.deepcopy(dict(config.model)))
+def _check(trial: _Trial, result: CheckResult, with_box: bool) -> None:
+    model_config = trial.model_config()
     merged = merge_class_losses(model_config)
     boxes = merge_box_losses(model_config) if with_box else []
     result.configured = any(m.base for m in merged)
     result.heads = sorted({m.head for m in merged})
-    torch.manual_seed(seed)
-    hub = MessageHub.get_instance(f'{config.name}_{with_box}')
+    torch.manual_seed(trial.seed)
     try:
         model = MODELS.build(ConfigDict(model_config))
     except (TypeError, ValueError) as error:
@@ -168,21 +194,10 @@ def _check(
     if not any(isinstance(module, DAALLoss) for module in model.modules()):
         raise _Refusal('its head takes no classification loss from the config')
     model.init_weights()
-    model.train()
     hook = _connect(model) if boxes else None
     watch = _Watch(model)
-    rng = np.random.default_rng(seed)
-    steps = [(0, _NUM_BOXES), (0, 0), (_LATE_EPOCH, _NUM_BOXES)]
-    for iteration, (epoch, num_boxes) in enumerate(steps):
-        hub.update_info('iter', iteration)
-        hub.update_info('epoch', epoch)
-        batch = random_batch(model_config, size, num_boxes, rng)
-        _train_step(model, batch, iteration)
-        if hook is not None:
-            hook.after_train_iter(SimpleNamespace(model=model), iteration)
-        # The filters step when the next iteration begins.
-        if iteration == len(steps) - 1 < _MAX_STEPS and watch.waits():
-            steps.append(steps[-1])
+    # The filters step when the next iteration begins.
+    _train(model, model_config, trial, hook, go_on=watch.waits)
     watch.check()
     result.status = 'works'
     result.modes = watch.modes()
@@ -195,6 +210,30 @@ def _connect(model: nn.Module) -> KalmanCovarianceHook:
     hook = KalmanCovarianceHook()
     hook.before_train(SimpleNamespace(model=model, iter=0))
     return hook
+
+
+def _train(
+    model: nn.Module,
+    model_config: Mapping,
+    trial: _Trial,
+    hook: KalmanCovarianceHook | None = None,
+    go_on: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train for the steps of a trial, and for one more if ``go_on`` says so."""
+    model.train()
+    rng = np.random.default_rng(trial.seed)
+    # The newest hub is the current one, from which the losses read the iteration.
+    hub = MessageHub.get_instance(f'compatibility_{next(_HUB_NUMBERS)}')
+    steps = list(trial.steps)
+    for iteration, (epoch, num_boxes) in enumerate(steps):
+        hub.update_info('iter', iteration)
+        hub.update_info('epoch', epoch)
+        batch = random_batch(model_config, trial.size, num_boxes, rng)
+        _train_step(model, batch, iteration)
+        if hook is not None:
+            hook.after_train_iter(SimpleNamespace(model=model), iteration)
+        if iteration == len(trial.steps) - 1 and go_on():
+            steps.append(steps[-1])
 
 
 def _train_step(model: nn.Module, batch: Mapping, iteration: int) -> None:

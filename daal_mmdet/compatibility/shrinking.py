@@ -52,7 +52,8 @@ def shrink_model(model: dict) -> dict:
     for node, key in walk(model):
         value = node[key]
         if key == 'init_cfg' and isinstance(value, Mapping):
-            if value.get('type') == 'Pretrained':
+            # PVT and Swin name a checkpoint alone.
+            if 'checkpoint' in value:
                 del node[key]
         elif key in ('pretrained', 'teacher_ckpt'):
             del node[key]

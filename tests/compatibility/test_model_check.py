@@ -172,8 +172,40 @@ def test_small_images_may_be_too_small(monkeypatch):
 
     monkeypatch.setattr(model_check, 'random_batch', picky)
     assert check(SMALL, (96, 128)).status == 'works'
-    # With the box losses, without, with its own; its own, and then with ours.
-    assert sizes[:5] == [96, 96, 96, 128, 128]
+    # With the box losses, without, its own, its own with boxes in all images; then its
+    # own three iterations, and ours.
+    assert sizes[:8] == [96] * 4 + [128] * 4
+
+
+def test_a_model_may_need_boxes_in_all_images(monkeypatch):
+    batch = model_check.random_batch
+
+    def picky(model, size, num_boxes, *args):
+        assert num_boxes, 'RoI is a empty tensor.'
+        return batch(model, size, num_boxes, *args)
+
+    monkeypatch.setattr(model_check, 'random_batch', picky)
+    result = check(SMALL)
+    assert (result.status, result.box) == ('works', 'works')
+    assert result.reason == (
+        'images without boxes: fails with its own losses too: '
+        'AssertionError: RoI is a empty tensor.'
+    )
+
+
+def test_filters_step_at_every_size(monkeypatch):
+    """The losses read the iteration of this training, not of an earlier attempt."""
+    step, failed = model_check._train_step, []
+
+    def fail_once(model, batch, iteration):
+        step(model, batch, iteration)
+        if len(failed) < 3:
+            failed.append(iteration)
+            raise RuntimeError('input image is smaller than kernel')
+
+    monkeypatch.setattr(model_check, '_train_step', fail_once)
+    result = check(SMALL)
+    assert (result.status, result.box) == ('works', 'works')
 
 
 def test_a_config_that_can_not_be_read_keeps_its_problem():

@@ -11,6 +11,9 @@ def test_nothing_is_downloaded():
     assert values(model, 'checkpoint')
     shrink_model(model)
     assert values(model, 'checkpoint') == []
+    # A backbone that loads by itself, with no type of initialisation.
+    pvt = shrink_model(load_model('pvt/retinanet_pvt-t_fpn_1x_coco.py'))
+    assert values(pvt, 'checkpoint') == []
     model = shrink_model(load_model('ld/ld_r18-gflv1-r101_fpn_1x_coco.py'))
     assert 'teacher_ckpt' not in model
     # The teacher's config is read from the package, wherever this runs.
