@@ -34,7 +34,7 @@ from daal_mmdet.losses.placement import path_in_model
 
 __all__ = ['CheckResult', 'check_model']
 
-# Epoch, and boxes in each image. TOOD changes its classification loss after some epochs.
+# Epoch, and boxes in each image. TOOD changes its classification loss in late epochs.
 _STEPS = ((0, 3), (0, 0), (1000, 3))
 _STEPS_WITH_BOXES = ((0, 3), (0, 3), (1000, 3))
 _OWN_FAILURE = 'fails with its own losses too'
