@@ -95,6 +95,18 @@ def test_a_gain_of_1_is_the_mean_squared_error_exactly(reduction, shape):
     torch.testing.assert_close(preds[0].grad, preds[1].grad, rtol=1e-6, atol=0)
 
 
+def test_a_gain_of_1_is_the_mean_squared_error_of_the_valid_steps():
+    torch.manual_seed(0)
+    pred, true = torch.randn(2, 3, 5, 2)
+    mask = torch.rand(3, 5) < 0.6
+    loss = AdaptiveDynamicLoss(2, gain=1)
+    before = copy.deepcopy(loss.state_dict())
+    want = torch.nn.functional.mse_loss(pred[mask], true[mask])
+    torch.testing.assert_close(loss(pred, true, mask=mask), want, rtol=1e-6, atol=0)
+    # The filter did not run.
+    torch.testing.assert_close(loss.state_dict(), before, rtol=0, atol=0)
+
+
 def test_both_terms_reach_the_forecasts():
     true = torch.zeros(1, 3, 1)
     for gain, want in ((1.0, [1, 1, 1]), (0.0, [1, 1, 0]), (0.25, [1, 1, 0.25])):
@@ -206,6 +218,28 @@ def test_half_precision_is_computed_in_float32():
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, want)
     torch.testing.assert_close(loss.R, exact.R)
+
+
+@pytest.mark.parametrize(
+    'options', [{}, dict(learn_noise=True, forgetting=1)], ids=['adapted', 'learned']
+)
+def test_a_model_in_half_precision_trains(options):
+    torch.manual_seed(0)
+    loss = AdaptiveDynamicLoss(B=[[0.5]], **options).half()
+    mask = torch.tensor([[True, True, False, True], [False, True, True, False]])
+    pred = torch.randn(2, 4, 1).half().requires_grad_()
+    true, control = torch.randn(2, 2, 4, 1).half()
+    # Padding may hold NaN in the control too.
+    control[~mask] = torch.nan
+    value = loss(pred, true, control, mask)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert loss.P.dtype == torch.float16
+    assert torch.isfinite(loss.P).all()
+    assert (pred.grad[mask] != 0).all()
+    if 'learn_noise' in options:
+        assert torch.isfinite(loss.log_r.grad)
+        assert loss.log_r.grad != 0
 
 
 def test_state_is_kept_in_place_and_in_training_only():
