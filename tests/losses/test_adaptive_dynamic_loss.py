@@ -117,6 +117,14 @@ def test_both_terms_reach_the_forecasts():
         np.testing.assert_allclose(pred.grad.flatten() / 2, want)
 
 
+def test_the_gain_is_a_constant():
+    pred, true, gain = torch.rand(3, 1, 3, 1)
+    adaptive_dynamic_loss(
+        pred.requires_grad_(), true, gain.requires_grad_(), reduction='sum'
+    ).backward()
+    assert gain.grad is None
+
+
 def test_an_outlier_hands_its_weight_to_the_step_before():
     true = torch.zeros(1, 12, 1)
     true[0, 6] = 8.0
@@ -323,6 +331,42 @@ def test_noise_follows_the_likelihood_and_leaves_the_network_alone():
     slope = oracles.numeric_gradient(oracle, scales, 1e-5)
     got = [loss.log_q.grad.item(), loss.log_r.grad.item()]
     np.testing.assert_allclose(got, slope, rtol=1e-4)
+
+
+def test_learned_scales_enter_the_gain():
+    learned = AdaptiveDynamicLoss(learn_noise=True, forgetting=1)
+    torch.nn.init.constant_(learned.log_q, np.log(3))
+    torch.nn.init.constant_(learned.log_r, np.log(0.5))
+    fixed = AdaptiveDynamicLoss(
+        process_noise=0.3, measurement_noise=0.05, learn_noise=True, forgetting=1
+    )
+    fixed.P.copy_(learned.P)
+    pred, true = torch.randn(2, 3, 6, 1)
+    torch.testing.assert_close(learned.gains(true).gain, fixed.gains(true).gain)
+    torch.testing.assert_close(learned(pred, true), fixed(pred, true))
+    torch.testing.assert_close(learned.P, fixed.P)
+
+
+def test_the_likelihood_is_reduced_as_the_rest():
+    pred, true = torch.randn(2, 3, 6, 2)
+
+    def nll(reduction):
+        values = [
+            AdaptiveDynamicLoss(2, forgetting=1, reduction=reduction, learn_noise=on)(
+                pred, true
+            )
+            for on in (True, False)
+        ]
+        return values[0] - values[1]
+
+    # The first step of each of 3 sequences of 6 does not count; two channels.
+    torch.testing.assert_close(nll('sum'), 30 * nll('mean'))
+
+
+def test_no_control_is_no_input():
+    pred, true = torch.randn(2, 3, 4, 1)
+    loss, plain = AdaptiveDynamicLoss(B=[[2.0]]), AdaptiveDynamicLoss()
+    assert torch.equal(loss(pred, true), plain(pred, true))
 
 
 def test_it_builds_from_a_config():

@@ -395,6 +395,38 @@ def test_noise_follows_the_likelihood_and_leaves_the_network_alone(masked):
     assert torch.equal(grad, fixed_grad)
 
 
+def test_learned_scales_enter_the_gain():
+    learned = KalmanLoss(**RANDOM_WALK, learn_noise=True)
+    torch.nn.init.constant_(learned.log_q, np.log(3))
+    torch.nn.init.constant_(learned.log_r, np.log(0.5))
+    noise = dict(Q=[[0.3]], R=[[0.1]])
+    fixed = KalmanLoss(**{**RANDOM_WALK, **noise}, learn_noise=True)
+    pred, true = torch.randn(2, 3, 6, 1)
+    torch.testing.assert_close(learned(pred, true), fixed(pred, true))
+    torch.testing.assert_close(learned.P, fixed.P)
+    assert learned.P != KalmanLoss(**RANDOM_WALK).P
+
+
+def test_the_likelihood_is_reduced_as_the_rest():
+    pred, true = torch.randn(2, 3, 6, 1)
+
+    def nll(reduction):
+        options = dict(**RANDOM_WALK, reduction=reduction)
+        values = [
+            KalmanLoss(**options, learn_noise=on)(pred, true) for on in (True, False)
+        ]
+        return values[0] - values[1]
+
+    # The first step of each of 3 sequences of 6 does not count.
+    torch.testing.assert_close(nll('sum'), 15 * nll('mean'))
+
+
+def test_no_control_is_no_input():
+    pred, true = torch.randn(2, 3, 4, 1)
+    loss, plain = KalmanLoss(**RANDOM_WALK, B=[[2.0]]), KalmanLoss(**RANDOM_WALK)
+    assert torch.equal(loss(pred, true), plain(pred, true))
+
+
 def test_learned_noise_finds_the_gain_of_a_simulated_system():
     rng = np.random.default_rng(0)
     q, r = 0.5, 1.0
