@@ -67,12 +67,19 @@ def load_series(
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If statsmodels is needed and not installed.
-        ValueError: If a column or data set is unknown, or a value is no finite number.
+        ValueError: If a column or data set is unknown, a column's name not unique, or a
+            value no finite number; the message names it.
     """
     if isinstance(columns, str):
         raise ValueError(f'columns: expected a list of names, got {columns!r}')
     if not isinstance(source, (str, Path)):
-        values = np.asarray(source, dtype=np.float64)
+        try:
+            values = np.asarray(source, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"series: expected a file, '{_BUNDLED}<name>', or numbers of shape "
+                f'(T,) or (T, C), got {type(source).__name__} ({error})'
+            ) from error
         if values.ndim == 1:
             values = values[:, None]
         if values.ndim != 2:
@@ -88,7 +95,10 @@ def load_series(
 
 def _read_csv(path: Path, columns: Sequence[str] | None) -> Series:
     with path.open(newline='', encoding='utf-8-sig') as file:
-        rows = list(csv.reader(file))
+        try:
+            rows = list(csv.reader(file))
+        except UnicodeDecodeError as error:
+            raise ValueError(f'series: {path} is no UTF-8 text ({error})') from error
     if not rows:
         raise ValueError(f'series: {path} is empty, expected a line of column names')
     names = tuple(name.strip() for name in rows[0])
@@ -121,15 +131,25 @@ def _read_bundled(name: str, columns: Sequence[str] | None) -> Series:
             f"series: '{_BUNDLED}{name}' needs statsmodels ({error}); install the "
             "extra: pip install 'daal_mmdet[forecasting]'"
         ) from error
-    if not name.isidentifier() or name not in dir(datasets):
+    module = _module(name) if name.isidentifier() else None
+    if not hasattr(module, 'load_pandas'):
         known = sorted(n for n in dir(datasets) if hasattr(_module(n), 'load_pandas'))
         raise ValueError(
             f'series: statsmodels bundles no data set {name!r}, expected one of {known}'
         )
-    table = _module(name).load_pandas().data
+    table = module.load_pandas().data
     columns = tuple(table.columns) if columns is None else tuple(columns)
     _positions(tuple(table.columns), columns, f'{_BUNDLED}{name}')
-    return Series(table[list(columns)].to_numpy(dtype=np.float64), columns)
+    values = np.empty((len(table), len(columns)))
+    for j, column in enumerate(columns):
+        try:
+            values[:, j] = table[column].to_numpy(dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f'series: column {column!r} of {_BUNDLED}{name} does not hold numbers '
+                f'({error}). Name the columns to use with columns=[...]'
+            ) from error
+    return Series(values, columns)
 
 
 def _module(name: str) -> object:
@@ -148,4 +168,10 @@ def _positions(
         raise ValueError(
             f'columns: expected one or more of {names} of {source}, got {list(wanted)}'
         )
+    for name in wanted:
+        if names.count(name) > 1:
+            raise ValueError(
+                f'columns: {source} has {names.count(name)} columns named {name!r}, '
+                'expected one'
+            )
     return [names.index(name) for name in wanted]

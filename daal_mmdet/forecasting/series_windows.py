@@ -77,10 +77,22 @@ class SeriesWindows(Dataset):
             )
         loaded = load_series(series, columns)
         begin, end = _part(len(loaded.values), split, fractions)
+        # The first target of a window is at first, first + 1, ..., last.
+        steps = horizon if test_mode else context
+        self._first = max(begin, context if test_mode else 1)
+        self._length = end - steps - self._first + 1
+        if self._length < 1:
+            raise ValueError(
+                f'series: the {split} part has {end - begin} of {len(loaded.values)} '
+                f'steps, too few for one window of context={context} and '
+                f'horizon={horizon}'
+            )
         train = loaded.values[: _part(len(loaded.values), 'train', fractions)[1]]
         mean, std = train.mean(0), train.std(0)
-        if not np.all(std > 0):
-            name = loaded.columns[int(np.argmin(std))]
+        # Rounding leaves the deviation of a constant above 0, not its range.
+        spread = np.ptp(train, 0)
+        if not np.all(spread > 0):
+            name = loaded.columns[int(np.argmin(spread))]
             raise ValueError(f'series: column {name!r} is constant in the train part')
         self.context = context
         self.horizon = horizon
@@ -96,16 +108,6 @@ class SeriesWindows(Dataset):
             naive_lag=naive_lag,
             naive_scale=_naive_scale(train, naive_lag, loaded.columns).tolist(),
         )
-        # The first target of a window is at first, first + 1, ..., last.
-        steps = horizon if test_mode else context
-        self._first = max(begin, context if test_mode else 1)
-        self._length = end - steps - self._first + 1
-        if self._length < 1:
-            raise ValueError(
-                f'series: the {split} part has {end - begin} of {len(self.values)} '
-                f'steps, too few for one window of context={context} and '
-                f'horizon={horizon}'
-            )
 
     @property
     def metainfo(self) -> dict:

@@ -183,6 +183,8 @@ class AdaptiveDynamicLoss(nn.Module):
       estimate of k - 1. So the model is the random walk, F = H = 1, for each channel;
       a known input B u_k moves truth and estimate alike and cancels. What is left is
       the formula at :func:`adaptive_dynamic_loss`. It is 0 for perfect forecasts.
+    * The default ``reduction`` divides the printed sum by its number of entries, so
+      that the scale of the loss does not depend on the length of a sequence.
     * K_k is the gain of the filter that follows the true series, see
       :func:`series_gains`: a constant for the network. With R fixed it soon is one in k
       too. So R adapts to the series (``forgetting`` < 1): K_k drops where the truth
@@ -203,7 +205,8 @@ class AdaptiveDynamicLoss(nn.Module):
         measurement_noise: Initial R, and initial P: a number > 0 or C.
         forgetting: Forgetting factor of R in [0, 1]; 1 keeps it.
         gain: A constant K in [0, 1] instead of the filter's; 1 is the mean squared
-            error.
+            error. The filter does not run then: its noises, ``forgetting`` and control
+            have no effect, and P and R stay.
         learn_noise: Learn one factor of Q and one of R, by their logarithms, from the
             likelihood of the truth (:mod:`daal_mmdet.losses.innovation_likelihood`),
             which is added to the loss. The loss itself can't teach them: it would put
@@ -317,6 +320,8 @@ class AdaptiveDynamicLoss(nn.Module):
         self, true: Tensor, control: Tensor | None = None, mask: Tensor | None = None
     ) -> SeriesGains:
         """Filter series from the present state, without changing it.
+
+        It is the filter's gain also where a constant ``gain`` takes its place.
 
         Args:
             true: (B, T, C).

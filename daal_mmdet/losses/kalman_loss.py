@@ -160,8 +160,9 @@ class KalmanLoss(nn.Module):
       Every sequence starts from P; the mean of the covariances after their last steps
       (over all ranks) is the next P.
     * ``gain_space='measurement'`` weights by the mean of diag HK, which lies in [0, 1)
-      for every H. That of diag K (the default, as printed) does so only where H picks
-      entries of the state; a negative entry of H can turn it negative.
+      for every H. That of diag K (the default, as printed) does so where H picks the
+      first entries of the state in their order, H = [I 0]. Elsewhere it need not: a
+      negative entry of H can turn it negative, and a permutation can make it 0.
     * Noise can be learned, see below.
 
     As 1 - HK multiplies the error too, what reaches a scalar forecast is

@@ -59,13 +59,13 @@ def test_the_evaluator_reports_in_the_unit_of_the_series():
 def test_a_naive_forecast_of_one_step_has_mase_1_on_the_train_part():
     series = np.cumsum(np.random.default_rng(0).normal(size=100))
     dataset = SeriesWindows(series, context=1, horizon=1, test_mode=True)
-    metric = ForecastingMetric()
+    metric = ForecastingMetric(prefix='naive')
     metric.dataset_meta = dataset.metainfo
     for item in dataset:
         sample = item['data_samples']
         sample.forecast = item['inputs']
         metric.process(None, [sample.to_dict()])
-    np.testing.assert_allclose(metric.evaluate(59)['forecast/MASE'], 1, rtol=1e-5)
+    np.testing.assert_allclose(metric.evaluate(59)['naive/MASE'], 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,11 @@ def test_forecasts_are_steps_from_the_last_value(model):
     torch.testing.assert_close(model(inputs), want)
 
 
+def test_the_network_has_the_size_it_is_given(model):
+    gru = model.gru
+    assert (gru.input_size, gru.hidden_size, gru.num_layers) == (2, 5, 2)
+
+
 def test_no_forecast_sees_the_future(model):
     inputs = torch.randn(1, 6, 2)
     changed = inputs.clone()

@@ -48,6 +48,25 @@ def test_sunspots():
         load_series('statsmodels:sunspots', ['A'])
 
 
+@pytest.mark.parametrize('name', ['utils', 'get_rdataset', 'sunspots.data', ''])
+def test_what_is_no_bundled_data_set_is_named(name):
+    pytest.importorskip('statsmodels', reason='the forecasting extra is not installed')
+    with pytest.raises(
+        ValueError, match=f'bundles no data set {name!r}, expected one of .*sunspots'
+    ):
+        load_series(f'statsmodels:{name}')
+
+
+def test_a_bundled_column_of_text_is_named():
+    pytest.importorskip('statsmodels', reason='the forecasting extra is not installed')
+    with pytest.raises(
+        ValueError,
+        match=r"column 'firm' of statsmodels:grunfeld does .*columns=\[...\]",
+    ):
+        load_series('statsmodels:grunfeld')
+    assert load_series('statsmodels:grunfeld', ['invest']).values.shape == (220, 1)
+
+
 def test_a_missing_statsmodels_names_the_extra(monkeypatch):
     original = builtins.__import__
 
@@ -74,6 +93,32 @@ def test_a_missing_statsmodels_names_the_extra(monkeypatch):
 def test_bad_files_are_named(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         load_series(write(tmp_path / 'a.csv', text))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    path = write(tmp_path / 'a.csv', 'a,b,a\n1,2,3\n')
+    for columns in (None, ['a']):
+        with pytest.raises(
+            ValueError, match=r"a.csv has 2 columns named 'a', expected"
+        ):
+            load_series(path, columns)
+    np.testing.assert_array_equal(load_series(path, ['b']).values, [[2]])
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / 'a.csv'
+    path.write_bytes('größe\n1\n'.encode('latin-1'))
+    with pytest.raises(ValueError, match=r'series: .*a.csv is no UTF-8 text'):
+        load_series(path)
+
+
+@pytest.mark.parametrize('source', [[[1, 2], [3]], ['a', 'b'], {'a': [1]}])
+def test_what_holds_no_numbers_is_named(source):
+    kind = type(source).__name__
+    with pytest.raises(
+        ValueError, match=rf'series: expected a file, .* \(T, C\), got {kind} \('
+    ):
+        load_series(source)
 
 
 def test_bad_arguments_are_named(tmp_path):

@@ -147,6 +147,13 @@ def test_a_fraction_of_the_targets_can_be_noisy():
     assert abs(difference[difference != 0].std() - 3) < 0.5
 
 
+def test_a_file_without_values_is_named(tmp_path):
+    path = tmp_path / 'a.csv'
+    path.write_text('a,b\n')
+    with pytest.raises(ValueError, match='the train part has 0 of 0 steps, too few'):
+        SeriesWindows(path)
+
+
 def test_it_builds_from_a_config():
     dataset = DATASETS.build(
         dict(type='SeriesWindows', series=counting().tolist(), context=5)
@@ -197,9 +204,15 @@ def test_it_builds_from_a_config():
         ),
         (dict(naive_lag=60), ValueError, 'naive_lag: .* 60 steps .*, got 60'),
         (
-            dict(series=np.zeros(100)),
+            # Its standard deviation is not 0: the sum of 60 values 0.1 is rounded.
+            dict(series=np.full(100, 0.1)),
             ValueError,
             "column '0' is constant in the train part",
+        ),
+        (
+            dict(series=[1.0, 2.0]),
+            ValueError,
+            'the train part has 1 of 2 steps, too few for one window of context=33',
         ),
         (
             dict(series=np.arange(100) % 5, naive_lag=5),

@@ -95,6 +95,18 @@ def test_a_gain_of_1_is_the_mean_squared_error_exactly(reduction, shape):
     torch.testing.assert_close(preds[0].grad, preds[1].grad, rtol=1e-6, atol=0)
 
 
+def test_a_gain_of_1_is_the_mean_squared_error_of_the_valid_steps():
+    torch.manual_seed(0)
+    pred, true = torch.randn(2, 3, 5, 2)
+    mask = torch.rand(3, 5) < 0.6
+    loss = AdaptiveDynamicLoss(2, gain=1)
+    before = copy.deepcopy(loss.state_dict())
+    want = torch.nn.functional.mse_loss(pred[mask], true[mask])
+    torch.testing.assert_close(loss(pred, true, mask=mask), want, rtol=1e-6, atol=0)
+    # The filter did not run.
+    torch.testing.assert_close(loss.state_dict(), before, rtol=0, atol=0)
+
+
 def test_both_terms_reach_the_forecasts():
     true = torch.zeros(1, 3, 1)
     for gain, want in ((1.0, [1, 1, 1]), (0.0, [1, 1, 0]), (0.25, [1, 1, 0.25])):
@@ -103,6 +115,14 @@ def test_both_terms_reach_the_forecasts():
         loss.backward()
         # d/dy^ of weight * y^2 at 1: a step weighs K_k + 1 - K_{k+1}.
         np.testing.assert_allclose(pred.grad.flatten() / 2, want)
+
+
+def test_the_gain_is_a_constant():
+    pred, true, gain = torch.rand(3, 1, 3, 1)
+    adaptive_dynamic_loss(
+        pred.requires_grad_(), true, gain.requires_grad_(), reduction='sum'
+    ).backward()
+    assert gain.grad is None
 
 
 def test_an_outlier_hands_its_weight_to_the_step_before():
@@ -208,6 +228,28 @@ def test_half_precision_is_computed_in_float32():
     torch.testing.assert_close(loss.R, exact.R)
 
 
+@pytest.mark.parametrize(
+    'options', [{}, dict(learn_noise=True, forgetting=1)], ids=['adapted', 'learned']
+)
+def test_a_model_in_half_precision_trains(options):
+    torch.manual_seed(0)
+    loss = AdaptiveDynamicLoss(B=[[0.5]], **options).half()
+    mask = torch.tensor([[True, True, False, True], [False, True, True, False]])
+    pred = torch.randn(2, 4, 1).half().requires_grad_()
+    true, control = torch.randn(2, 2, 4, 1).half()
+    # Padding may hold NaN in the control too.
+    control[~mask] = torch.nan
+    value = loss(pred, true, control, mask)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert loss.P.dtype == torch.float16
+    assert torch.isfinite(loss.P).all()
+    assert (pred.grad[mask] != 0).all()
+    if 'learn_noise' in options:
+        assert torch.isfinite(loss.log_r.grad)
+        assert loss.log_r.grad != 0
+
+
 def test_state_is_kept_in_place_and_in_training_only():
     loss = AdaptiveDynamicLoss()
     addresses = loss.P.data_ptr(), loss.R.data_ptr()
@@ -289,6 +331,42 @@ def test_noise_follows_the_likelihood_and_leaves_the_network_alone():
     slope = oracles.numeric_gradient(oracle, scales, 1e-5)
     got = [loss.log_q.grad.item(), loss.log_r.grad.item()]
     np.testing.assert_allclose(got, slope, rtol=1e-4)
+
+
+def test_learned_scales_enter_the_gain():
+    learned = AdaptiveDynamicLoss(learn_noise=True, forgetting=1)
+    torch.nn.init.constant_(learned.log_q, np.log(3))
+    torch.nn.init.constant_(learned.log_r, np.log(0.5))
+    fixed = AdaptiveDynamicLoss(
+        process_noise=0.3, measurement_noise=0.05, learn_noise=True, forgetting=1
+    )
+    fixed.P.copy_(learned.P)
+    pred, true = torch.randn(2, 3, 6, 1)
+    torch.testing.assert_close(learned.gains(true).gain, fixed.gains(true).gain)
+    torch.testing.assert_close(learned(pred, true), fixed(pred, true))
+    torch.testing.assert_close(learned.P, fixed.P)
+
+
+def test_the_likelihood_is_reduced_as_the_rest():
+    pred, true = torch.randn(2, 3, 6, 2)
+
+    def nll(reduction):
+        values = [
+            AdaptiveDynamicLoss(2, forgetting=1, reduction=reduction, learn_noise=on)(
+                pred, true
+            )
+            for on in (True, False)
+        ]
+        return values[0] - values[1]
+
+    # The first step of each of 3 sequences of 6 does not count; two channels.
+    torch.testing.assert_close(nll('sum'), 30 * nll('mean'))
+
+
+def test_no_control_is_no_input():
+    pred, true = torch.randn(2, 3, 4, 1)
+    loss, plain = AdaptiveDynamicLoss(B=[[2.0]]), AdaptiveDynamicLoss()
+    assert torch.equal(loss(pred, true), plain(pred, true))
 
 
 def test_it_builds_from_a_config():

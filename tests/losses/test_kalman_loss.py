@@ -198,6 +198,20 @@ def test_fewer_dimensions_are_one_step(shape):
     torch.testing.assert_close(none.mean(), want)
 
 
+@pytest.mark.parametrize('shape', [(), (4,)])
+def test_fewer_dimensions_take_control_and_mask(shape):
+    torch.manual_seed(0)
+    config = dict(RANDOM_WALK, B=[[1.0, 0.5]])
+    whole, flat = KalmanLoss(**config), KalmanLoss(**config)
+    inputs = [torch.randn(*shape, width) for width in (1, 1, 2)]
+    for mask in (torch.ones(shape, dtype=torch.bool), torch.zeros(shape).bool()):
+        steps = [x.view(-1, 1, x.shape[-1]) for x in inputs]
+        want = whole(*steps, mask.view(-1, 1))
+        torch.testing.assert_close(flat(*inputs, mask), want)
+        assert (want > 0) == mask.all()
+        assert torch.equal(whole.P, flat.P)
+
+
 @pytest.mark.parametrize('shape', [(0, 1), (0, 5, 1), (3, 0, 1)])
 @pytest.mark.parametrize('learn_noise', [False, True])
 def test_empty_input_gives_a_zero_with_a_graph(shape, learn_noise):
@@ -244,6 +258,20 @@ def test_half_precision_is_computed_in_float32():
         assert torch.equal(loss.P, exact.P)
 
 
+@pytest.mark.parametrize('learn_noise', [False, True])
+def test_a_model_in_half_precision_trains(learn_noise):
+    loss = KalmanLoss(**RANDOM_WALK, learn_noise=learn_noise).half()
+    mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
+    pred = torch.randn(2, 4, 1).half().requires_grad_()
+    value = loss(pred, torch.randn(2, 4, 1).half(), mask=mask)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert loss.P.dtype == torch.float16
+    assert loss.P != 1
+    assert (pred.grad[mask] != 0).all()
+    assert (loss.log_r.grad is not None) == learn_noise
+
+
 def test_p_is_a_detached_buffer_changed_in_place():
     loss = KalmanLoss(**RANDOM_WALK)
     address = loss.P.data_ptr()
@@ -288,6 +316,27 @@ def test_measurement_space_keeps_the_weight_positive_for_any_h():
     HK = 4 * prior / (4 * prior + 0.2)
     value = KalmanLoss(**config, gain_space='measurement')(pred, true)
     np.testing.assert_allclose(value.item(), HK * (1 - HK), rtol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10_000))
+def test_the_weight_in_state_space_lies_there_if_h_picks_the_first_entries(n, m, seed):
+    rng = np.random.default_rng(seed)
+    m = min(m, n)
+    system = as_tensors(random_system(rng, n, m) | dict(H=np.eye(m, n)))
+    pred, true = torch.zeros(1, 4, n).double(), torch.zeros(1, 4, m).double()
+    P = torch.from_numpy(random_spd(rng, n))
+    weight = kalman_loss(pred, true, P, **system).weight
+    assert 0 < weight.min() <= weight.max() < 1
+
+
+def test_the_weight_in_state_space_is_0_for_entries_picked_in_another_order():
+    eye, swap = [[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]
+    pred, true = torch.zeros(1, 1, 2), torch.ones(1, 1, 2)
+    assert KalmanLoss(2, eye, swap, eye, eye)(pred, true) == 0
+    value = KalmanLoss(2, eye, swap, eye, eye, gain_space='measurement')(pred, true)
+    # P' = 2, R = 1.
+    np.testing.assert_allclose(value.item(), 2 / 3 * 1 / 3, rtol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -344,6 +393,38 @@ def test_noise_follows_the_likelihood_and_leaves_the_network_alone(masked):
     got = [loss.log_q.grad.item(), loss.log_r.grad.item()]
     np.testing.assert_allclose(got, slope, rtol=1e-4, atol=1e-6)
     assert torch.equal(grad, fixed_grad)
+
+
+def test_learned_scales_enter_the_gain():
+    learned = KalmanLoss(**RANDOM_WALK, learn_noise=True)
+    torch.nn.init.constant_(learned.log_q, np.log(3))
+    torch.nn.init.constant_(learned.log_r, np.log(0.5))
+    noise = dict(Q=[[0.3]], R=[[0.1]])
+    fixed = KalmanLoss(**{**RANDOM_WALK, **noise}, learn_noise=True)
+    pred, true = torch.randn(2, 3, 6, 1)
+    torch.testing.assert_close(learned(pred, true), fixed(pred, true))
+    torch.testing.assert_close(learned.P, fixed.P)
+    assert learned.P != KalmanLoss(**RANDOM_WALK).P
+
+
+def test_the_likelihood_is_reduced_as_the_rest():
+    pred, true = torch.randn(2, 3, 6, 1)
+
+    def nll(reduction):
+        options = dict(**RANDOM_WALK, reduction=reduction)
+        values = [
+            KalmanLoss(**options, learn_noise=on)(pred, true) for on in (True, False)
+        ]
+        return values[0] - values[1]
+
+    # The first step of each of 3 sequences of 6 does not count.
+    torch.testing.assert_close(nll('sum'), 15 * nll('mean'))
+
+
+def test_no_control_is_no_input():
+    pred, true = torch.randn(2, 3, 4, 1)
+    loss, plain = KalmanLoss(**RANDOM_WALK, B=[[2.0]]), KalmanLoss(**RANDOM_WALK)
+    assert torch.equal(loss(pred, true), plain(pred, true))
 
 
 def test_learned_noise_finds_the_gain_of_a_simulated_system():

@@ -1,8 +1,14 @@
+import json
+
 import compare_forecasts
 import numpy as np
 import plot_forecasts
 import pytest
+import test as test_tool
+import torch
+import train as train_tool
 from matplotlib.image import imread
+from mmengine.config import Config
 
 from daal_mmdet.run_records import read_records
 
@@ -20,6 +26,44 @@ def configs(request):
     return [
         str(folder / f'gru_sunspots_{name}.py') for name in ('mse', 'adaptive_dynamic')
     ]
+
+
+def test_a_config_of_ones_own_trains_resumes_and_is_tested(request, tmp_path):
+    base = request.config.rootpath / 'configs' / 'forecasting'
+    wave = np.sin(np.arange(120)[:, None] / [1.7, 2.3]) * [3, 50] + [7, -20]
+    np.savetxt(
+        tmp_path / 'power.csv', wave, delimiter=',', header='load,wind', comments=''
+    )
+    # As docs/forecasting.md has it.
+    (tmp_path / 'own.py').write_text(f"""
+_base_ = '{base}/gru_sunspots_adaptive_dynamic.py'
+series = dict(
+    series='{tmp_path}/power.csv', columns=['load', 'wind'], context=8, horizon=3)
+train_dataloader = dict(dataset=series)
+val_dataloader = dict(dataset=series)
+test_dataloader = dict(dataset=series)
+model = dict(channels=2, horizon=3, loss=dict(channels=2))
+train_cfg = dict(val_interval=2)
+""")
+    work = tmp_path / 'work'
+    common = [str(tmp_path / 'own.py'), '--work-dir', str(work)]
+    small = ['--cfg-options', 'default_hooks.checkpoint.interval=2']
+    train_tool.main([*common, *small, 'train_cfg.max_iters=2'])
+    assert Config.fromfile(work / 'own.py').model.loss.type == 'AdaptiveDynamicLoss'
+    train_tool.main([*common, '--resume', *small, 'train_cfg.max_iters=4'])
+    first, second = (
+        torch.load(work / f'iter_{k}.pth', weights_only=False)['state_dict']
+        for k in (2, 4)
+    )
+    assert first['loss_forecast.R'].shape == (2,)
+    assert (first['loss_forecast.R'] != second['loss_forecast.R']).all()
+
+    tested = tmp_path / 'tested'
+    checkpoint = str(work / 'iter_4.pth')
+    test_tool.main([common[0], checkpoint, '--work-dir', str(tested)])
+    (path,) = tested.glob('*/*.json')
+    metrics = json.loads(path.read_text())
+    assert {'forecast/MSE', 'forecast/MAE', 'forecast/MASE'} <= set(metrics)
 
 
 def test_compare_then_plot(configs, tmp_path, capsys):
