@@ -248,23 +248,6 @@ def test_batches_without_boxes(shipped_config):
     assert recorder.tracker.bank.visits.sum() > 0
 
 
-def test_features_of_another_size_fall_on_the_same_grid(shipped_config):
-    model = build(
-        shipped_config('retinanet/retinanet_r50_fpn_1x_coco.py'), loss_bbox=SMOOTH_L1
-    )
-    hook, (recorder,) = connect(model)
-    model['bbox_head'].loss(make_features(PYRAMID, 256), make_samples())
-    levels = list(recorder.tracker.bank.levels)
-    larger = [
-        nn.functional.interpolate(f, scale_factor=2.0)
-        for f in make_features(PYRAMID, 256)
-    ]
-    model['bbox_head'].loss(larger, make_samples())
-    assert recorder.tracker.bank.levels == levels
-    recorder.tracker.step()
-    assert recorder.tracker.bank.visits.sum() == len(list(recorder.places()))
-
-
 def test_weights_of_a_batch_have_mean_one_in_each_level(shipped_config):
     model = build(
         shipped_config('retinanet/retinanet_r50_fpn_1x_coco.py'), loss_bbox=SMOOTH_L1
@@ -289,6 +272,28 @@ def test_weights_of_a_batch_have_mean_one_in_each_level(shipped_config):
     for part in weights:
         torch.testing.assert_close(part.mean(), torch.tensor(1.0))
     assert max(part.std() for part in weights) > 0.1
+
+
+def test_compiled_heads_track_what_plain_ones_do(shipped_config):
+    banks = []
+    for compiled in (False, True):
+        config = shipped_config('atss/atss_r50_fpn_1x_coco.py')
+        config.model.bbox_head.loss_bbox = GIOU
+        config.model.bbox_head.stacked_convs = 1
+        model = build(config)
+        hook, (recorder,) = connect(model)
+        loss = model['bbox_head'].loss
+        if compiled:
+            loss = torch.compile(loss, backend='eager')
+        for _ in range(2):
+            losses = loss(make_features(PYRAMID, 256), make_samples())
+            sum(losses['loss_bbox']).backward()
+            recorder.tracker.step()
+        banks.append(recorder.tracker.bank)
+    plain, other = banks
+    assert plain.visits.sum() > 0
+    assert torch.equal(other.visits, plain.visits)
+    torch.testing.assert_close(other.covariance, plain.covariance)
 
 
 def test_copies_of_a_model_track_nothing(shipped_config):

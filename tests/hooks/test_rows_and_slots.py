@@ -91,7 +91,7 @@ def place_of(slot, levels):
     raise AssertionError(f'no slot {slot}')
 
 
-def assert_rows_come_from_their_slots(tracer):
+def assert_rows_come_from_their_slots(tracer, scale=1):
     levels = tracer.tracker.bank.levels
     found = 0
     for row, slot in tracer.rows():
@@ -104,7 +104,7 @@ def assert_rows_come_from_their_slots(tracer):
         places = set()
         for level, (_, channel, y, x) in indices:
             of_anchor = maps[level].shape[1] // levels[level][0]
-            places.add((level, y, x, channel // of_anchor))
+            places.add((level, y // scale, x // scale, channel // of_anchor))
         assert places == {place_of(slot, levels)}
         found += 1
     assert found >= 6
@@ -159,7 +159,7 @@ def trace(shipped_config, monkeypatch):
         if train is None:
             head.loss(features, samples)
         else:
-            train(head, features, samples)
+            train(head, features, samples, tracers)
         return tracers
 
     return run
@@ -215,8 +215,24 @@ def test_cells_and_anchors_of_dense_heads(trace, name, strides, options):
         assert_rows_come_from_their_slots(tracer)
 
 
+def test_larger_maps_are_laid_over_the_first(trace):
+    def train(head, features, samples, tracers):
+        head.loss(features, samples)
+        tracers[0].calls.clear()
+        larger = [nn.functional.interpolate(part, scale_factor=2) for part in features]
+        size = (2 * SIZE, 2 * SIZE)
+        for sample in samples:
+            sample.set_metainfo(dict(img_shape=size, pad_shape=size))
+            sample.gt_instances.bboxes *= 2
+        head.loss(larger, samples)
+
+    (tracer,) = trace('retinanet/retinanet_r50_fpn_1x_coco.py', PYRAMID, train=train)
+    assert tracer.tracker.bank.levels[0] == (9, SIZE // 8, SIZE // 8)
+    assert_rows_come_from_their_slots(tracer, scale=2)
+
+
 def test_a_student_trains_the_cells_that_its_teacher_chose(trace):
-    def train(head, features, samples):
+    def train(head, features, samples, tracers):
         truths = [sample.gt_instances for sample in samples]
         metas = [sample.metainfo for sample in samples]
         with torch.no_grad():
