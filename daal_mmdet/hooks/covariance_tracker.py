@@ -23,11 +23,13 @@ class Announcement(NamedTuple):
         num_rows: Rows of the call.
         rows: The positives among them, (M,), int64; None if all rows are positives.
         slots: Slot of each positive, (M,), int64.
+        measured: Whether the residuals are new, and not those of a call before.
     """
 
     num_rows: int
     rows: Tensor | None
     slots: Tensor
+    measured: bool = True
 
 
 class CovarianceTracker:
@@ -131,7 +133,7 @@ class CovarianceTracker:
 
     def measure(self, residuals: Tensor) -> None:
         """Take the residuals of the positives of the running call, (M, 4)."""
-        if self._running is not None:
+        if self._running is not None and self._running.measured:
             self._slots.append(self._running.slots)
             self._residuals.append(residuals)
 

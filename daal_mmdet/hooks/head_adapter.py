@@ -44,12 +44,14 @@ class Call(NamedTuple):
         rows: The positives among them, (M,), int64; None if all rows are positives.
         places: Where the positives are, one level after the other.
         order: Which positive each of them is, (M,), int64; None if they are in order.
+        measured: Whether the residuals are new, and not those of a call before.
     """
 
     num_rows: int
     rows: Tensor | None
     places: Sequence[Places]
     order: Tensor | None = None
+    measured: bool = True
 
 
 class HeadAdapter:
@@ -65,11 +67,13 @@ class HeadAdapter:
     Attributes:
         method: Name of the method of the head that is overheard.
         relies_on: Methods of the head that must be mmdet's own.
+        serves: Losses of the head whose rows it knows.
         extra_calls: Whether the head also calls its losses on rows that have no slot.
     """
 
     method: str
     relies_on: ClassVar[tuple[str, ...]]
+    serves: ClassVar[tuple[str, ...]] = ('loss_bbox',)
     extra_calls: ClassVar[bool] = False
 
     def __init__(
@@ -117,7 +121,9 @@ class HeadAdapter:
         for tracker in self.active_trackers():
             tracker.announce(
                 [
-                    Announcement(call.num_rows, call.rows, _slots(tracker, call))
+                    Announcement(
+                        call.num_rows, call.rows, _slots(tracker, call), call.measured
+                    )
                     for call in calls
                 ],
                 skip_empty,

@@ -160,7 +160,10 @@ class KalmanCovarianceHook(Hook):
                 'UncertaintyAwareLoss to serve; set one as loss_bbox, or take the hook '
                 'out of custom_hooks'
             )
-        makers = {path: adapter_for(head, path) for path, (head, _) in heads.items()}
+        makers = {
+            path: adapter_for(head, path, [name.rpartition('.')[2] for name in losses])
+            for path, (head, losses) in heads.items()
+        }
         device = next(model.parameters()).device
         self.trackers, self._adapters = {}, []
         for path, (head, losses) in heads.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 from daal_mmdet.hooks.covariance_tracker import CovarianceTracker
 from daal_mmdet.hooks.head_adapter import Call, HeadAdapter, Places
 
-__all__ = ['DETRHeadAdapter', 'SparseRoIHeadAdapter']
+__all__ = ['DDQHeadAdapter', 'DETRHeadAdapter', 'SparseRoIHeadAdapter']
 
 
 class DETRHeadAdapter(HeadAdapter):
@@ -25,6 +25,7 @@ class DETRHeadAdapter(HeadAdapter):
 
     method = 'get_targets'
     relies_on = ('loss_by_feat_single', 'get_targets')
+    serves = ('loss_bbox', 'loss_iou')
     extra_calls = True
 
     def __init__(
@@ -41,10 +42,39 @@ class DETRHeadAdapter(HeadAdapter):
         """Announce the layer's call from its labels."""
         labels = torch.cat(result[0])
         rows = _foreground(labels, self.head.num_classes)
-        queries = len(result[0][0])
-        place = _query_places(self._layer, rows, queries)
+        queries, number = self._queries(result[0])
+        place = _query_places(self._layer, queries[rows], number)
         self._layer += 1
         self.announce([Call(len(labels), rows, [place])])
+
+    def _queries(self, labels: Sequence[Tensor]) -> tuple[Tensor, int]:
+        """Query of each row, and how many queries a layer has.
+
+        Args:
+            labels: Those of each image.
+        """
+        number = len(labels[0])
+        return _all_queries(labels[0]).repeat(len(labels)), number
+
+
+class DDQHeadAdapter(DETRHeadAdapter):
+    """DDQ DETR: behind the first layer an image only trains its distinct queries."""
+
+    relies_on = (*DETRHeadAdapter.relies_on, '_loss_for_distinct_queries_single')
+
+    def _queries(self, labels: Sequence[Tensor]) -> tuple[Tensor, int]:
+        cache = self.head.cache_dict
+        masks = cache['distinct_query_mask']
+        # The first layer and the encoder's proposals, in front and behind, have all.
+        if not 0 < self._layer <= len(masks):
+            return super()._queries(labels)
+        # As the head selects them: (images * attention heads, queries, queries).
+        kept = masks[self._layer - 1][:: cache['num_heads'], 0]
+        queries = [
+            mask.nonzero().squeeze(1) if len(part) < len(mask) else _all_queries(mask)
+            for part, mask in zip(labels, kept, strict=True)
+        ]
+        return torch.cat(queries), kept.shape[1]
 
 
 class SparseRoIHeadAdapter(HeadAdapter):
@@ -52,13 +82,14 @@ class SparseRoIHeadAdapter(HeadAdapter):
 
     method = 'get_targets'
     relies_on = ('loss_and_target', 'get_targets')
+    serves = ('loss_bbox', 'loss_iou')
 
     def after(self, arguments: Mapping[str, Any], result: Any) -> None:
         """Announce the stage's call from its labels."""
         labels = result[0]
         rows = _foreground(labels, self.head.num_classes)
         queries = len(labels) // len(arguments['sampling_results'])
-        place = _query_places(0, rows, queries)
+        place = _query_places(0, rows % queries, queries)
         self.announce([Call(len(rows), None, [place])], skip_empty=True)
 
 
@@ -66,5 +97,9 @@ def _foreground(labels: Tensor, num_classes: int) -> Tensor:
     return ((labels >= 0) & (labels < num_classes)).nonzero().squeeze(1)
 
 
-def _query_places(level: int, rows: Tensor, queries: int) -> Places:
-    return Places(level, 1, (1, queries), rows * 0, rows * 0, rows % queries)
+def _all_queries(like: Tensor) -> Tensor:
+    return torch.arange(len(like), device=like.device)
+
+
+def _query_places(level: int, queries: Tensor, number: int) -> Places:
+    return Places(level, 1, (1, number), queries * 0, queries * 0, queries)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from mmdet.models.roi_heads import PISARoIHead
 from torch import Tensor
 
 from daal_mmdet.hooks.covariance_tracker import CovarianceTracker
@@ -31,7 +32,12 @@ class RoIHeadAdapter(HeadAdapter):
         self, head: nn.Module, trackers: Sequence[CovarianceTracker], model: nn.Module
     ) -> None:
         super().__init__(head, trackers, model)
-        self._extractor = _find_extractor(head, model)
+        roi_head, self._extractor = _find_owner(head, model)
+        # PISA's second term weighs the same residuals by their scores.
+        self._twice = (
+            isinstance(roi_head, PISARoIHead)
+            and roi_head.train_cfg.get('carl') is not None
+        )
 
     def before(self, arguments: Mapping[str, Any]) -> None:
         """Announce the call from the labels of the RoIs."""
@@ -46,8 +52,10 @@ class RoIHeadAdapter(HeadAdapter):
             Places(level, classes, (1, 1), labels[member], member * 0, member * 0)
             for level, member in enumerate(members)
         ]
-        call = Call(len(rows), None, places, order=torch.cat(members))
-        self.announce([call], skip_empty=True)
+        calls = [Call(len(rows), None, places, order=torch.cat(members))]
+        if self._twice:
+            calls.append(calls[0]._replace(measured=False))
+        self.announce(calls, skip_empty=True)
 
     @property
     def _num_levels(self) -> int:
@@ -59,8 +67,13 @@ class RoIHeadAdapter(HeadAdapter):
         return self._extractor.map_roi_levels(rois, self._num_levels)
 
 
-def _find_extractor(head: nn.Module, model: nn.Module) -> nn.Module | None:
-    """The extractor that assigns each RoI to one level; None if it pools from all."""
+def _find_owner(
+    head: nn.Module, model: nn.Module
+) -> tuple[nn.Module | None, nn.Module | None]:
+    """The RoI head of a box head, and what assigns each of its RoIs to one level.
+
+    The extractor is None if it pools from all levels.
+    """
     for module in model.modules():
         heads = getattr(module, 'bbox_head', None)
         extractor = getattr(module, 'bbox_roi_extractor', None)
@@ -70,6 +83,6 @@ def _find_extractor(head: nn.Module, model: nn.Module) -> nn.Module | None:
         if isinstance(heads, nn.ModuleList):
             pairs = list(zip(heads, extractor, strict=True))
         for own, of in pairs:
-            if own is head and hasattr(of, 'map_roi_levels'):
-                return of
-    return None
+            if own is head:
+                return module, of if hasattr(of, 'map_roi_levels') else None
+    return None, None

@@ -39,10 +39,11 @@ def check(name, sizes=(96,)):
             ['sigmoid, soft targets'],
             '',
         ),
+        ('yolact/yolact_r50_1xb8-55e_coco.py', ['softmax'], 'works'),
         (
-            'yolact/yolact_r50_1xb8-55e_coco.py',
-            ['softmax'],
-            'no adapter for YOLACTHead',
+            'yolof/yolof_r50-c5_8xb8-1x_coco.py',
+            ['sigmoid'],
+            'no adapter for YOLOFHead',
         ),
         ('detr/detr_r18_8xb2-500e_coco.py', ['query, softmax'], 'works'),
         (

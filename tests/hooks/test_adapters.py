@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -146,82 +145,6 @@ def test_anchor_heads_name_the_anchor_that_was_trained(
         assert (decoded - truths).abs().amax(dim=1).min() < 0.05
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        'atss/atss_r50_fpn_1x_coco.py',
-        'gfl/gfl_r50_fpn_1x_coco.py',
-        'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
-        'tood/tood_r50_fpn_1x_coco.py',
-        'vfnet/vfnet_r50_fpn_1x_coco.py',
-        'ddod/ddod_r50_fpn_1x_coco.py',
-        'fsaf/fsaf_r50_fpn_1x_coco.py',
-        'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
-        'yolox/yolox_tiny_8xb8-300e_coco.py',
-    ],
-)
-def test_cells_of_dense_heads_lie_in_their_boxes(shipped_config, name, monkeypatch):
-    config = shipped_config(name)
-    inner = copy.deepcopy(config.model.bbox_head.loss_bbox)
-    model = build(config, loss_bbox=dict(type='UncertaintyAwareLoss', loss=inner))
-    head = model['bbox_head']
-    hook, (recorder,) = connect(model)
-    strides = (8, 16, 32) if 'yolox' in name or 'rtmdet' in name else PYRAMID
-    # TOOD asks for the epoch; DDOD's convolutions want some space.
-    hub = MessageHub.get_current_instance()
-    monkeypatch.setitem(hub.runtime_info, 'epoch', 0)
-    size = 384 if 'ddod' in name else SIZE
-    head.loss(make_features(strides, head.in_channels, size=size), make_samples())
-    levels = recorder.tracker.bank.levels
-    assert levels == [(1, size // s, size // s) for s in strides]
-    found = list(recorder.places())
-    assert len(found) >= 6
-    truths = torch.cat([BOXES, BOXES + 3])
-    inside = []
-    for level, y, x, template, _, target in found:
-        assert template == 0
-        # Some heads regress in units of the stride.
-        box = min(
-            (target, target * strides[level]),
-            key=lambda box: (box - truths).abs().amax(dim=1).min(),
-        )
-        assert (box - truths).abs().amax(dim=1).min() < 0.05
-        centre = (torch.tensor([x, y]) + 0.5) * strides[level]
-        inside.append(bool((box[:2] <= centre).all() and (centre <= box[2:]).all()))
-    # Small boxes may take the nearest cell.
-    assert sum(inside) / len(inside) > 0.8
-
-
-@pytest.mark.parametrize(
-    ('name', 'part'),
-    [
-        ('guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py', 'bbox_head'),
-        ('cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py', 'rpn_head'),
-    ],
-)
-def test_heads_that_learn_their_anchors(shipped_config, name, part):
-    config = shipped_config(name)
-    stages = config.model[part].get('stages', [config.model[part]])
-    for stage in stages:
-        loss = stage.loss_bbox
-        if loss.type == 'SmoothL1Loss':
-            loss.type = 'UncertaintyAwareSmoothL1'
-        else:
-            stage['loss_bbox'] = dict(type='UncertaintyAwareLoss', loss=loss)
-    model = build(config, part)
-    hook, recorders = connect(model)
-    assert len(recorders) == len(stages)
-    strides = PYRAMID if part == 'bbox_head' else (4, *PYRAMID[:4])
-    model[part].loss(make_features(strides, 256), make_samples())
-    for recorder in recorders:
-        tracker = recorder.tracker
-        assert tracker.bank.levels == [(1, SIZE // s, SIZE // s) for s in strides]
-        rows = sum(len(call['slots']) for call in recorder.calls)
-        assert rows > 0
-        tracker.step()
-        assert tracker.bank.visits.sum() == rows
-
-
 def test_rois_are_told_apart_by_level_and_class(shipped_config):
     config = shipped_config('cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py')
     for stage in config.model.roi_head.bbox_head:
@@ -231,8 +154,8 @@ def test_rois_are_told_apart_by_level_and_class(shipped_config):
     assert list(hook.trackers) == [
         f'roi_head.bbox_head.{i}.loss_bbox' for i in range(3)
     ]
-    # Boxes of 20, 60 and 120 pixels are pooled from different levels.
-    boxes = torch.tensor([[4.0, 4.0, 24.0, 24.0], [30.0, 4.0, 120.0, 124.0]])
+    # Sides of 20 and of about 120 pixels: levels 0 and 1 by floor(log2(side / 56)).
+    boxes = torch.tensor([[4.0, 4.0, 24.0, 24.0], [4.0, 2.0, 124.0, 126.0]])
     samples = make_samples(boxes=boxes, labels=torch.tensor([7, 2]))
     proposals = [
         InstanceData(bboxes=boxes + torch.rand(2, 4) + 3 * i, scores=torch.ones(2))
@@ -244,7 +167,7 @@ def test_rois_are_told_apart_by_level_and_class(shipped_config):
         found = list(recorder.places())
         assert {(level, template) for level, *_, template, _, _ in found} == {
             (0, 7),
-            (0, 2),
+            (1, 2),
         }
 
 
@@ -293,8 +216,10 @@ def test_detr_layers_and_queries(shipped_config):
         )
         for recorder in recorders:
             assert recorder.tracker.bank.levels == [(1, 1, 10)] * 3
-            for call, layer in zip(recorder.calls, preds, strict=True):
+            layers = zip(recorder.calls, preds, strict=True)
+            for number, (call, layer) in enumerate(layers):
                 queries = call['slots'] % 10
+                assert (call['slots'] // 10 == number).all()
                 assert torch.equal(call['rows'] % 10, queries)
                 assert len(queries) == 6
                 if recorder is recorders[0]:
@@ -323,23 +248,6 @@ def test_batches_without_boxes(shipped_config):
     assert recorder.tracker.bank.visits.sum() > 0
 
 
-def test_features_of_another_size_fall_on_the_same_grid(shipped_config):
-    model = build(
-        shipped_config('retinanet/retinanet_r50_fpn_1x_coco.py'), loss_bbox=SMOOTH_L1
-    )
-    hook, (recorder,) = connect(model)
-    model['bbox_head'].loss(make_features(PYRAMID, 256), make_samples())
-    levels = list(recorder.tracker.bank.levels)
-    larger = [
-        nn.functional.interpolate(f, scale_factor=2.0)
-        for f in make_features(PYRAMID, 256)
-    ]
-    model['bbox_head'].loss(larger, make_samples())
-    assert recorder.tracker.bank.levels == levels
-    recorder.tracker.step()
-    assert recorder.tracker.bank.visits.sum() == len(list(recorder.places()))
-
-
 def test_weights_of_a_batch_have_mean_one_in_each_level(shipped_config):
     model = build(
         shipped_config('retinanet/retinanet_r50_fpn_1x_coco.py'), loss_bbox=SMOOTH_L1
@@ -364,6 +272,28 @@ def test_weights_of_a_batch_have_mean_one_in_each_level(shipped_config):
     for part in weights:
         torch.testing.assert_close(part.mean(), torch.tensor(1.0))
     assert max(part.std() for part in weights) > 0.1
+
+
+def test_compiled_heads_track_what_plain_ones_do(shipped_config):
+    banks = []
+    for compiled in (False, True):
+        config = shipped_config('atss/atss_r50_fpn_1x_coco.py')
+        config.model.bbox_head.loss_bbox = GIOU
+        config.model.bbox_head.stacked_convs = 1
+        model = build(config)
+        hook, (recorder,) = connect(model)
+        loss = model['bbox_head'].loss
+        if compiled:
+            loss = torch.compile(loss, backend='eager')
+        for _ in range(2):
+            losses = loss(make_features(PYRAMID, 256), make_samples())
+            sum(losses['loss_bbox']).backward()
+            recorder.tracker.step()
+        banks.append(recorder.tracker.bank)
+    plain, other = banks
+    assert plain.visits.sum() > 0
+    assert torch.equal(other.visits, plain.visits)
+    torch.testing.assert_close(other.covariance, plain.covariance)
 
 
 def test_copies_of_a_model_track_nothing(shipped_config):
@@ -394,18 +324,93 @@ def test_detached_heads_are_as_before(shipped_config):
 
 
 @pytest.mark.parametrize(
-    'name',
-    ['free_anchor/freeanchor_r50_fpn_1x_coco.py', 'paa/paa_r50_fpn_1x_coco.py'],
+    ('name', 'reason'),
+    [
+        (
+            'free_anchor/freeanchor_r50_fpn_1x_coco.py',
+            'an anchor belongs to the bags of several boxes',
+        ),
+        ('yolof/yolof_r50-c5_8xb8-1x_coco.py', 'returns boxes without their anchors'),
+        (
+            'autoassign/autoassign_r50-caffe_fpn_1x_coco.py',
+            'all points of a box are its positives, more or less',
+        ),
+        (
+            'centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py',
+            'also calls that loss to choose its positives',
+        ),
+    ],
 )
-def test_heads_without_an_adapter_are_refused(shipped_config, name):
+def test_heads_without_an_adapter_are_refused(shipped_config, name, reason):
     config = shipped_config(name)
-    config.model.bbox_head.loss_bbox = SMOOTH_L1
+    config.model.bbox_head.loss_bbox = dict(GIOU, **{'loss': dict(type='IoULoss')})
     model = build(config)
     kind = type(model['bbox_head']).__name__
     with pytest.raises(
-        ValueError, match=f'bbox_head: .* rows of the box loss of {kind} .* RTMDetHead'
+        ValueError,
+        match=f'bbox_head: .* rows of the box loss of {kind} .*: .*{reason}. Use .*'
+        'RTMDetHead',
     ):
         connect(model)
+
+
+def test_a_roi_with_two_predictions_is_refused():
+    loss = dict(SMOOTH_L1, reduction='none')
+    head = MODELS.build(
+        dict(type='MultiInstanceBBoxHead', num_classes=1, loss_bbox=loss)
+    )
+    with pytest.raises(ValueError, match='an RoI has two predictions'):
+        adapter_for(head, 'roi_head.bbox_head')
+
+
+def test_losses_that_an_adapter_does_not_know_are_refused(shipped_config):
+    config = shipped_config('guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py')
+    shape = dict(type='UncertaintyAwareLoss', loss=config.model.bbox_head.loss_shape)
+    model = build(config, loss_shape=shape)
+    with pytest.raises(
+        ValueError,
+        match=r'bbox_head\.loss_shape: of GARetinaHead KalmanCovarianceHook serves '
+        'loss_bbox; use a plain loss as loss_shape',
+    ):
+        connect(model)
+
+
+def test_residuals_of_both_terms_of_pisa_are_measured_once(shipped_config):
+    config = shipped_config('pisa/faster-rcnn_r50_fpn_pisa_1x_coco.py')
+    config.model.roi_head.bbox_head.loss_bbox = SMOOTH_L1
+    model = build(config, 'roi_head')
+    hook, (recorder,) = connect(model)
+    proposals = [
+        InstanceData(bboxes=BOXES + 3 * i, scores=torch.ones(3)) for i in (0, 1)
+    ]
+    losses = model['roi_head'].loss(
+        make_features((4, 8, 16, 32), 256), proposals, make_samples()
+    )
+    first, second = recorder.calls
+    assert losses['loss_carl'] > 0
+    assert torch.equal(first['slots'], second['slots'])
+    for key in ('pred', 'target'):
+        torch.testing.assert_close(first[key], second[key])
+    recorder.tracker.step()
+    assert recorder.tracker.bank.visits.sum() == len(first['slots'])
+
+
+def test_dynamic_rcnn_adapts_the_loss(shipped_config):
+    config = shipped_config('dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py')
+    config.model.train_cfg.rcnn.dynamic_rcnn.update_iter_interval = 2
+    config.model.roi_head.bbox_head.loss_bbox = dict(SMOOTH_L1, beta=1.0)
+    model = build(config, 'roi_head')
+    hook, (recorder,) = connect(model)
+    for _ in range(2):
+        proposals = [
+            InstanceData(bboxes=BOXES + 3 * i + 2, scores=torch.ones(3)) for i in (0, 1)
+        ]
+        model['roi_head'].loss(
+            make_features((4, 8, 16, 32), 256), proposals, make_samples()
+        )
+        recorder.tracker.step()
+    assert 0 < model['roi_head'].bbox_head.loss_bbox.beta < 1
+    assert recorder.tracker.bank.visits.sum() > 0
 
 
 def test_subclasses_keep_the_adapter_unless_they_change_the_loss():

@@ -21,6 +21,8 @@ class Detector(nn.Module):
         super().__init__()
         init_default_scope('mmdet')
         torch.manual_seed(0)
+        # Gets no gradient: only find_unused_parameters lets the others go on.
+        self.unused = nn.Linear(2, 2)
         self.bbox_head = ATSSHead(
             num_classes=3,
             in_channels=8,
@@ -70,7 +72,9 @@ def train(ranks):
     model = Detector()
     hook = KalmanCovarianceHook()
     hook._connect(model)
-    wrapped = DistributedDataParallel(model) if dist.is_initialized() else model
+    wrapped = model
+    if dist.is_initialized():
+        wrapped = DistributedDataParallel(model, find_unused_parameters=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for k in range(ITERATIONS):
         features, samples = zip(*[batch(k, rank) for rank in ranks], strict=True)

@@ -1,6 +1,7 @@
 """Life of the hook in mmengine's Runner, on a tiny set of generated scenes."""
 
 from pathlib import Path
+from types import MethodType, SimpleNamespace
 
 import pytest
 import torch
@@ -50,6 +51,11 @@ def bank_of(runner):
     return hook.trackers[LOSS].bank
 
 
+def ema_of(runner):
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    return SimpleNamespace(model=hook.ema_model.module)
+
+
 def train(config):
     runner = Runner.from_cfg(config)
     runner.train()
@@ -68,17 +74,23 @@ def assert_same(got, want):
 def test_resumed_training_ends_bit_for_bit_where_the_unbroken_one_does(
     config, tmp_path
 ):
-    covariance = 'full'
-    unbroken = train(config('unbroken', covariance=covariance))
+    def averaged(*args, **kwargs):
+        made = config(*args, covariance='full', **kwargs)
+        made.optim_wrapper.accumulative_counts = 2
+        made.custom_hooks.append(dict(type='EMAHook'))
+        return made
+
+    unbroken = train(averaged('unbroken'))
     bank = bank_of(unbroken)
     assert bank.visits.sum() > 16
 
-    train(config('first', epochs=2, covariance=covariance))
-    second = config('second', covariance=covariance)
+    train(averaged('first', epochs=2))
+    second = averaged('second')
     second.resume = True
     second.load_from = str(tmp_path / 'first' / 'epoch_2.pth')
     resumed = train(second)
-    assert_same(resumed.model.state_dict(), unbroken.model.state_dict())
+    for got, want in ((resumed, unbroken), (ema_of(resumed), ema_of(unbroken))):
+        assert_same(got.model.state_dict(), want.model.state_dict())
     assert_same(bank_of(resumed).state_dict(), bank.state_dict())
 
 
@@ -147,11 +159,35 @@ def test_accumulated_gradients_and_an_average_of_the_weights(config):
     accumulated.optim_wrapper.accumulative_counts = 2
     accumulated.custom_hooks.append(dict(type='EMAHook'))
     runner = train(accumulated)
-    (ema,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
     # The filters step in each iteration, and those of the average never.
-    assert ema.ema_model.module.bbox_head.loss_bbox.tracker is None
+    assert ema_of(runner).model.bbox_head.loss_bbox.tracker is None
     scalars = runner.message_hub.log_scalars['train/kalman_log_det_0'].data[0]
     assert len(scalars) == 4
+
+
+def test_images_of_several_sizes_share_the_slots_of_the_first(config):
+    several = config('run', epochs=2)
+    pipeline = several.train_dataloader.dataset.pipeline
+    (at,) = (i for i, step in enumerate(pipeline) if step.type == 'Resize')
+    sizes = [(96, 64), (160, 128), (64, 96), (128, 160)]
+    pipeline[at] = dict(
+        type='RandomChoiceResize', scales=sizes, resize_type='Resize', keep_ratio=False
+    )
+    several.train_dataloader.batch_size = 2
+    runner = Runner.from_cfg(several)
+    seen, forward = [], type(runner.model.bbox_head).forward
+
+    def see(head, feats):
+        seen.append([tuple(level.shape[-2:]) for level in feats])
+        return forward(head, feats)
+
+    runner.model.bbox_head.forward = MethodType(see, runner.model.bbox_head)
+    runner.train()
+    assert len({grids[0] for grids in seen}) > 1
+    bank = bank_of(runner)
+    assert [level[1:] for level in bank.levels] == seen[0]
+    assert bank.iterations == len(seen) == 16
+    assert bank.log_det(torch.arange(len(bank))).isfinite().all()
 
 
 def test_a_model_without_the_loss_is_refused_before_training(config):
