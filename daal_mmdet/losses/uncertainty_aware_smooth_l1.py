@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmdet.models.losses.smooth_l1_loss import l1_loss, smooth_l1_loss
+from mmdet.models.losses.smooth_l1_loss import SmoothL1Loss, l1_loss, smooth_l1_loss
 from mmdet.registry import MODELS
 from torch import Tensor
 
@@ -67,7 +67,7 @@ def uncertainty_aware_smooth_l1(
 
 
 @MODELS.register_module()
-class UncertaintyAwareSmoothL1(CovarianceWeightedLoss):
+class UncertaintyAwareSmoothL1(CovarianceWeightedLoss, SmoothL1Loss):
     """Smooth L1 in which boxes whose regression is noisy or badly known weigh less.
 
     ::
@@ -82,7 +82,8 @@ class UncertaintyAwareSmoothL1(CovarianceWeightedLoss):
         custom_hooks = [dict(type='KalmanCovarianceHook')]
 
     Without the hook this is mmdet's ``SmoothL1Loss`` (``L1Loss`` for ``beta=0``), with
-    a warning. Takes all keys of both, so it drops in where a base config has one.
+    a warning. Takes all keys of both, so it drops in where a base config has one; it is
+    a ``SmoothL1Loss``, which Dynamic R-CNN asks for to change ``beta`` in training.
 
     Deviation: as printed the weights have no scale of their own, so that they change
     the balance between the losses. ``normalize='mean'`` divides by their mean over the
