@@ -88,8 +88,8 @@ def check(
 ) -> list[CheckResult]:
     """Check what has no record yet; return the results of all, by family.
 
-    A family whose config can't be checked (for lack of a package or a GPU) has another
-    one checked too.
+    Where a config can't be checked (for lack of a package or a GPU), another one of the
+    family or with its head is checked too.
     """
     args.records.parent.mkdir(parents=True, exist_ok=True)
     known = {r['config']: CheckResult(**r) for r in read_records(args.records)}
@@ -115,11 +115,17 @@ def check(
 def spare_configs(
     results: dict[str, CheckResult],
 ) -> list[shipped_configs.ShippedConfig]:
-    """Another config of each family of which none could be checked."""
+    """Another config of each family or head of which none could be checked."""
     family = {name: name.split('/')[0] for name in results}
-    checked = {family[n] for n, r in results.items() if r.status != 'not checked'}
-    unchecked = sorted(set(family.values()) - checked)
-    spares = [shipped_configs.next_config(name, results) for name in unchecked]
+    checked = {n: r for n, r in results.items() if r.status != 'not checked'}
+    families = {family[name] for name in checked}
+    heads = {head for result in checked.values() for head in result.heads}
+    missing: dict[str, set[str]] = {}
+    for name in sorted(results.keys() - checked.keys()):
+        left = set(results[name].heads) - heads
+        if left or family[name] not in families:
+            missing.setdefault(family[name], set()).update(left)
+    spares = [shipped_configs.next_config(f, results, h) for f, h in missing.items()]
     return [config for config in spares if config is not None]
 
 

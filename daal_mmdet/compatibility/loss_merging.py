@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from daal_mmdet.compatibility.shipped_configs import walk
+from mmdet.registry import MODELS
 
-__all__ = ['CLASS_LOSSES', 'Merged', 'merge_box_losses', 'merge_class_losses']
+from daal_mmdet.compatibility.shipped_configs import CLASS_LOSSES, walk
 
-CLASS_LOSSES = ('loss_cls', 'initial_loss_cls', 'loss_heatmap', 'loss_center_heatmap')
+__all__ = ['Merged', 'merge_box_losses', 'merge_class_losses']
+
 # DAALLoss takes all their keys, so that changing the type is enough.
 _MERGED_INTO = {'CrossEntropyLoss', 'FocalLoss', 'QualityFocalLoss'}
 _OF_DELTAS = {'L1Loss': {'beta': 0.0}, 'SmoothL1Loss': {}}
@@ -51,7 +53,11 @@ def merge_class_losses(model: dict) -> list[Merged]:
     ``QualityFocalLoss`` are replaced whole (``_delete_=True``), all but ``use_sigmoid``
     and ``loss_weight``.
 
-    A model without any such loss gets one for its head, to see what the head says.
+    Where the config has no such loss but the head would take one, the head is given
+    one, to see what it says.
+
+    Returns:
+        What was put in; empty if the model takes no classification loss.
     """
     merged = []
     for node, key in walk(model):
@@ -66,11 +72,29 @@ def merge_class_losses(model: dict) -> list[Merged]:
         else:
             loss['type'] = 'DAALLoss'
         merged.append(Merged(str(node['type']), key, base, replaced))
-    head = model.get('bbox_head')
-    if not merged and isinstance(head, Mapping):
-        head['loss_cls'] = dict(type='DAALLoss', use_sigmoid=True)
-        merged.append(Merged(str(head['type']), 'loss_cls', '', True))
+    if merged:
+        return merged
+    for name in ('bbox_head', 'head'):
+        head = model.get(name)
+        cls = MODELS.get(head['type']) if isinstance(head, Mapping) else None
+        for key in ('loss_cls', 'cls_loss'):
+            if cls is not None and _takes(cls, key):
+                head[key] = dict(type='DAALLoss', use_sigmoid=True)
+                merged.append(Merged(str(head['type']), key, '', True))
     return merged
+
+
+def _takes(cls: type, key: str) -> bool:
+    """Whether the constructor has the argument, or passes it on to one that has."""
+    for base in cls.__mro__:
+        if '__init__' not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters
+        if key in parameters:
+            return True
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return False
+    return False
 
 
 def merge_box_losses(model: dict) -> list[Merged]:

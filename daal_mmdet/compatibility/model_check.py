@@ -183,16 +183,21 @@ def _check(trial: _Trial, result: CheckResult, with_box: bool) -> None:
     boxes = merge_box_losses(model_config) if with_box else []
     result.configured = any(m.base for m in merged)
     result.heads = sorted({m.head for m in merged})
+    if not merged:
+        head = model_config.get('bbox_head') or model_config
+        result.heads = [head['type']]
+        raise _Refusal(
+            f'{head["type"]} takes no classification loss from the config; its own is '
+            'part of its code'
+        )
     torch.manual_seed(trial.seed)
     try:
         model = MODELS.build(ConfigDict(model_config))
     except (TypeError, ValueError) as error:
-        if any(loss in str(error) for loss in ('DAALLoss', 'loss_cls')):
+        if 'DAALLoss' in str(error):
             text = str(error) if isinstance(error, ValueError) else _first_line(error)
             raise _Refusal(text) from error
         raise
-    if not any(isinstance(module, DAALLoss) for module in model.modules()):
-        raise _Refusal('its head takes no classification loss from the config')
     model.init_weights()
     hook = _connect(model) if boxes else None
     watch = _Watch(model)
@@ -309,9 +314,11 @@ class _Watch:
                 p.grad is not None and bool((p.grad != 0).any()) for p in parameters
             ):
                 raise ValueError(f'{name}: its head has no gradient')
-            balance = self.losses[name].class_balance
-            if balance.num_measurements == 0:
+            loss = self.losses[name]
+            if loss.class_balance.num_measurements == 0:
                 raise ValueError(f'{name}: the class shares were never measured')
+            if loss.proportion.num_measurements == 0:
+                raise ValueError(f'{name}: the task loss was never measured')
 
     def modes(self) -> list[str]:
         """How the heads call their losses."""

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
 __all__ = [
+    'CLASS_LOSSES',
     'ShippedConfig',
     'choose_configs',
     'config_files',
@@ -21,6 +22,13 @@ __all__ = [
     'walk',
 ]
 
+CLASS_LOSSES = (
+    'loss_cls',
+    'initial_loss_cls',
+    'loss_heatmap',
+    'loss_center_heatmap',
+    'cls_loss',
+)
 # In names of configs with large backbones; others of their family are cheaper.
 _LARGE = ('101', '152', 'hourglass', 'swin', 'r2', '-l', '_l', '-x', '_x', 'w32', 'w40')
 _HEAD_TYPE = re.compile(r"type='(\w*Head\w*)'")
@@ -54,6 +62,13 @@ class ShippedConfig:
             for node, key in walk(self.model)
             if key.startswith('loss') and isinstance(node[key], Mapping)
         }
+
+    def has_class_loss(self) -> bool:
+        """Whether it configures a classification loss."""
+        return any(
+            key in CLASS_LOSSES and isinstance(node[key], Mapping)
+            for node, key in walk(self.model)
+        )
 
 
 def walk(node: object) -> Iterator[tuple[dict, str]]:
@@ -104,8 +119,8 @@ def choose_configs(
 
     Args:
         wanted: Families.
-        every: All configs; else one of each family, a cheap one, and one for each type
-            of head that these leave out.
+        every: All configs; else one of each family, a cheap one with a classification
+            loss if it has any, and one for each type of head that these leave out.
         on_file: Called for each file that was looked at.
 
     Returns:
@@ -119,62 +134,80 @@ def choose_configs(
     if unknown:
         raise ValueError(f'families: expected some of {families()}, got {unknown}')
     chosen: dict[str, list[ShippedConfig]] = {}
-    left: dict[str, list[Path]] = {}
     for family in wanted:
-        files = config_files(family)
-        chosen[family], left[family] = _first_readable(files, on_file)
+        first = _first_with_loss(config_files(family))
+        chosen[family] = [] if first is None else [first]
     covered = {
         head for configs in chosen.values() for c in configs for head in c.heads()
     }
-    for family, files in left.items():
-        for path in files:
+    for family, configs in chosen.items():
+        names = {config.name for config in configs}
+        for path in config_files(family):
+            on_file()
+            if _name(path) in names:
+                continue
             # Reading a config runs Python, so look for new heads in its text first.
             if every or set(_HEAD_TYPE.findall(path.read_text())) - covered:
                 config = _read(path)
                 if config is not None and (every or config.heads() - covered):
                     covered |= config.heads()
-                    chosen[family].append(config)
-            on_file()
+                    configs.append(config)
     return [config for configs in chosen.values() for config in configs]
 
 
-def next_config(family: str, tried: Collection[str]) -> ShippedConfig | None:
-    """The cheapest readable config of a family that was not tried; None if all were."""
-    folder = config_folder()
-    left = [
-        path
-        for path in config_files(family)
-        if path.relative_to(folder).as_posix() not in tried
-    ]
-    configs, _ = _first_readable(left, lambda: None)
-    return configs[0] if configs and not configs[0].problem else None
+def next_config(
+    family: str, tried: Collection[str], heads: Collection[str] = ()
+) -> ShippedConfig | None:
+    """The cheapest readable config of a family that was not tried.
+
+    Args:
+        family: The family.
+        tried: Names of configs.
+        heads: Types of heads that it must have.
+
+    Returns:
+        The config; None if there is none.
+    """
+    for path in config_files(family):
+        config = None if _name(path) in tried else _read(path)
+        if config is None or config.problem:
+            continue
+        if config.heads() >= set(heads):
+            return config
+    return None
 
 
-def _first_readable(
-    files: Sequence[Path], on_file: Callable[[], object]
-) -> tuple[list[ShippedConfig], list[Path]]:
-    """The first config with a model, or else with a problem, and the files after it."""
-    problem = []
-    for number, path in enumerate(files):
+def _first_with_loss(files: Sequence[Path]) -> ShippedConfig | None:
+    """The first with a classification loss, else with a model, else with a problem."""
+    found: dict[str, ShippedConfig] = {}
+    for path in files:
         config = _read(path)
-        on_file()
-        if config is not None and not config.problem:
-            return [config], list(files[number + 1 :])
-        if config is not None and not problem:
-            problem = [config]
-    return problem, []
+        if config is None:
+            continue
+        if config.has_class_loss():
+            return config
+        found.setdefault('problem' if config.problem else 'model', config)
+    return found.get('model', found.get('problem'))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(config_folder()).as_posix()
 
 
 def _read(path: Path) -> ShippedConfig | None:
     """Read a config; None for one without a model, an ingredient for others."""
-    name = path.relative_to(config_folder()).as_posix()
+    name = _name(path)
     try:
         return ShippedConfig(name, load_model(name))
     except KeyError:
         return None
     except Exception as error:  # noqa: BLE001 - a config may import anything
-        first = str(error).splitlines()[0]
-        return ShippedConfig(name, {}, f'{type(error).__name__}: {first}')
+        # mmengine puts all of sys.path in front of the name of a missing module.
+        cause: BaseException | None = error
+        while cause is not None:
+            first, cause = cause, cause.__cause__ or cause.__context__
+        problem = str(first).splitlines()[0]
+        return ShippedConfig(name, {}, f'{type(first).__name__}: {problem}')
 
 
 def _cost(path: Path) -> tuple[int, int, str]:

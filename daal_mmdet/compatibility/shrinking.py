@@ -33,6 +33,8 @@ def shrink_model(model: dict) -> dict:
     * At most 50 queries, since the small images have few places to draw them from, and
       16 samples of a head in each image; fully connected layers of 256 channels.
     * Images keep their size: no batch augmentation.
+    * What a single process on a CPU can't run has a plain layer in its place: batch
+      norm over several GPUs, upsampling by CARAFE, torchvision's RoIAlign.
     * A tracker is its detector, and a teacher's config is read from mmdet's folder.
 
     Args:
@@ -62,7 +64,12 @@ def shrink_model(model: dict) -> dict:
             node[key] = _MAX_DEPTH if value > 53 else value
         elif key in ('num_queries', 'num_proposals') and isinstance(value, int):
             node[key] = min(value, _MAX_QUERIES)
-        elif key == 'norm_eval':
+        elif key == 'type' and value == 'MMSyncBN':
+            node[key] = 'BN'
+        elif key == 'upsample_cfg' and value.get('type') == 'carafe':
+            kept = {k: value[k] for k in ('scale_factor',) if k in value}
+            node[key] = dict(kept, type='nearest')
+        elif key in ('norm_eval', 'use_torchvision'):
             node[key] = False
         elif key == 'fc_out_channels' and not relayed:
             node[key] = min(value, _MAX_CHANNELS)

@@ -12,13 +12,15 @@ from daal_mmdet.compatibility.model_check import CheckResult
 
 __all__ = ['compatibility_page', 'count_families', 'versions']
 
-_TEXT = """TODO"""
 _TEXT = """
 Each config that mmdet ships is given the losses of this package and trained for three
 iterations on random images: with boxes, without any, and with boxes in a late epoch. It
 *works* if every loss is finite, the logits and the head get a gradient that is not
 zero, and the filters of every `DAALLoss` that was trained have moved. Weights are not
-loaded, images are small, queries and samples few; a tracker is checked by its detector.
+loaded, images are small, queries and samples few; what a single process on a CPU can't
+run is replaced by a plain layer (batch norm over several GPUs, CARAFE, torchvision's
+RoIAlign); a tracker is checked by its detector.
+mmdet's PAA and LAD need scikit-learn (`pip install -e '.[compatibility]'`).
 [detectors.md](detectors.md) tells what to write for each kind of head, what the modes
 mean, and what is refused.
 """
@@ -40,8 +42,8 @@ def count_families(results: Sequence[CheckResult]) -> tuple[int, int]:
     count.
     """
     checked = [r for r in results if r.configured and r.status != 'not checked']
-    works = {r.config.split('/')[0] for r in checked if r.status == 'works'}
-    return len(works), len({r.config.split('/')[0] for r in checked})
+    works = {_family(r) for r in checked if r.status == 'works'}
+    return len(works), len({_family(r) for r in checked})
 
 
 def compatibility_page(
@@ -60,7 +62,14 @@ def compatibility_page(
     """
     works, families = count_families(results)
     share = f'{works / families:.0%}' if families else 'none'
-    rows = [_row(result) for result in results]
+    seen = {_family(r) for r in results if r.status != 'not checked'}
+    unseen = sorted({_family(result) for result in results} - seen)
+    rows: dict[tuple[str, str], str] = {}
+    for result in results:
+        # Configs of a family that could not be checked for the same reason are one row.
+        unchecked = result.status == 'not checked'
+        key = (_family(result), result.reason if unchecked else result.config)
+        rows.setdefault(key, _row(result))
     return '\n'.join(
         [
             '# Which detectors work',
@@ -74,15 +83,20 @@ def compatibility_page(
             '```',
             '',
             f'{made_with}. **{works} of {families} families ({share}) that take a '
-            'classification loss from their config work.**',
+            'classification loss from their config and could be checked work.** Could '
+            f'not be checked: {", ".join(unseen) or "none"}.',
             '',
             _line(_COLUMNS),
             _line(['---'] * len(_COLUMNS)),
-            *rows,
+            *rows.values(),
             '',
             *(['Not looked at: ' + ', '.join(left_out) + '.', ''] if left_out else []),
         ]
     )
+
+
+def _family(result: CheckResult) -> str:
+    return result.config.split('/')[0]
 
 
 def _row(result: CheckResult) -> str:

@@ -25,6 +25,10 @@ _IDENTITIES = (
     'classifies identities under a softmax without a background column; keep '
     'CrossEntropyLoss'
 )
+_LANES = (
+    'tells background from lane by the labels 0 and 1, while DAALLoss has the '
+    'background last; keep FocalLoss'
+)
 # By name, since older releases of mmdet lack some of them.
 _REFUSED = {
     'CenterNetHead': _HEAT_MAP,
@@ -36,6 +40,7 @@ _REFUSED = {
     'ATSSVLFusionHead': _TEXT,
     'GroundingDINOHead': _TEXT,
     'LinearReIDHead': _IDENTITIES,
+    'CLRHead': _LANES,
 }
 _SIGMOID_ONLY = {'SOLOHead', 'YOLOV3Head'}
 _SOFTMAX_ONLY = {

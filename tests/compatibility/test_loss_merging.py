@@ -1,5 +1,7 @@
 import copy
 
+import pytest
+
 from daal_mmdet.compatibility.loss_merging import (
     Merged,
     merge_box_losses,
@@ -48,10 +50,29 @@ def test_heat_maps_are_asked_too():
     assert merged[:3] == ('CenterNetHead', 'loss_center_heatmap', 'GaussianFocalLoss')
 
 
-def test_a_model_without_one_gets_one_to_see_what_its_head_says():
+@pytest.mark.parametrize(
+    ('name', 'node', 'head', 'key'),
+    [
+        (
+            'free_anchor/freeanchor_r50_fpn_1x_coco.py',
+            'bbox_head',
+            'FreeAnchorRetinaHead',
+            'loss_cls',
+        ),
+        ('clrnet/clrnet.py', 'head', 'CLRHead', 'cls_loss'),
+    ],
+)
+def test_a_head_that_would_take_one_gets_one_to_see_what_it_says(name, node, head, key):
+    model = load_model(name)
+    assert merge_class_losses(model) == [Merged(head, key, '', True)]
+    assert model[node][key]['type'] == 'DAALLoss'
+
+
+def test_a_model_that_takes_none_stays_as_it_is():
     model = load_model('ssd/ssd300_coco.py')
-    assert merge_class_losses(model) == [Merged('SSDHead', 'loss_cls', '', True)]
-    assert model['bbox_head']['loss_cls']['type'] == 'DAALLoss'
+    base = copy.deepcopy(model)
+    assert merge_class_losses(model) == []
+    assert model == base
     assert merge_class_losses({'roi_head': {'type': 'GridRoIHead'}}) == []
 
 

@@ -8,6 +8,7 @@ from daal_mmdet.compatibility import model_check
 from daal_mmdet.compatibility.model_check import check_model
 from daal_mmdet.compatibility.shipped_configs import ShippedConfig, load_model
 from daal_mmdet.losses import DAALLoss
+from daal_mmdet.losses.adaptive_proportion import AdaptiveProportion
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,12 @@ def test_each_mode_works(name, modes, box):
     ('name', 'configured', 'reason'),
     [
         ('centernet/centernet_r18_8xb16-crop512-140e_coco.py', True, 'heat maps'),
-        ('ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py', False, "'loss_cls'"),
+        (
+            'ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
+            False,
+            'SSDHead takes no classification loss from the config',
+        ),
+        ('clrnet/clrnet.py', False, 'CLRHead, which tells background from lane by'),
         ('free_anchor/freeanchor_r50_fpn_1x_coco.py', False, 'never calls loss_cls'),
     ],
 )
@@ -116,6 +122,11 @@ def test_filters_that_stand_still_fail(monkeypatch):
     result = check(SMALL)
     assert result.status == 'fails'
     assert 'the class shares were never measured' in result.reason
+    monkeypatch.undo()
+    monkeypatch.setattr(AdaptiveProportion, 'observe', lambda self, *args: None)
+    result = check(SMALL)
+    assert result.status == 'fails'
+    assert 'the task loss was never measured' in result.reason
 
 
 def test_a_box_loss_that_fails_does_not_hide_the_class_loss(monkeypatch):

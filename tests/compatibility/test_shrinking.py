@@ -62,3 +62,20 @@ def test_images_keep_their_size_and_losses_their_options():
     assert values(model, 'loss_cls') + values(model, 'loss_bbox') == losses
     boxinst = shrink_model(load_model('boxinst/boxinst_r50_fpn_ms-90k_coco.py'))
     assert boxinst['data_preprocessor']['type'] == 'BoxInstDataPreprocessor'
+
+
+def test_what_needs_several_gpus_or_one_is_replaced():
+    name = 'mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-50e_coco.py'
+    model = load_model(f'strong_baselines/{name}')
+    assert 'MMSyncBN' in values(model, 'type')
+    shrink_model(model)
+    assert 'MMSyncBN' not in values(model, 'type')
+    assert model['roi_head']['bbox_head']['norm_cfg']['type'] == 'BN'
+    carafe = shrink_model(load_model('carafe/mask-rcnn_r50_fpn-carafe_1x_coco.py'))
+    assert values(carafe, 'upsample_cfg') == [
+        {'type': 'nearest'},
+        {'type': 'nearest', 'scale_factor': 2},
+    ]
+    crowddet = load_model('crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py')
+    assert values(crowddet, 'use_torchvision') == [True]
+    assert values(shrink_model(crowddet), 'use_torchvision') == [False]

@@ -1,9 +1,14 @@
 """Configs of mmdet's own detectors: their base with other losses, nothing else."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mmdet.registry import MODELS
 from mmengine.config import Config
+
+from daal_mmdet.hooks import KalmanCovarianceHook
+from daal_mmdet.losses import DAALLoss
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 FOLDERS = (
@@ -96,3 +101,20 @@ def test_only_losses_and_the_hook_are_changed(path, shipped_config):
     box = changed['loss_bbox']
     assert bool(box) == ('uncertainty' in variant)
     assert box <= {'UncertaintyAwareSmoothL1', 'UncertaintyAwareLoss'}
+
+
+@pytest.mark.parametrize('path', PATHS, ids=str)
+def test_model_builds_and_every_loss_has_a_name_and_filters_of_its_own(path):
+    _, variant = split(path)
+    model = MODELS.build(Config.fromfile(CONFIGS / path).model)
+    losses = [module for module in model.modules() if isinstance(module, DAALLoss)]
+    names = [loss._name_of_scalars() for loss in losses]
+    expected = 0 if 'daal' not in variant else 3 if 'cascade' in path.stem else 1
+    assert len(set(names)) == len(losses) == expected
+    assert all(loss.num_classes == 80 for loss in losses)
+    shares = {loss.class_balance.share.data_ptr() for loss in losses}
+    assert len(shares) == expected
+    if 'uncertainty' in variant:
+        hook = KalmanCovarianceHook()
+        hook.before_train(SimpleNamespace(model=model, iter=0))
+        assert hook.trackers

@@ -65,6 +65,7 @@ ANCHOR = {'type': 'RetinaHead', 'in_channels': 8, 'num_classes': 4}
         (UPDATE, 'loss_cls', 'heat maps .*; keep GaussianFocalLoss'),
         (dict(ANCHOR, type='FreeAnchorRetinaHead'), 'loss_cls', 'itself and never'),
         (dict(UPDATE, type='AutoAssignHead'), 'loss_cls', 'itself and never calls'),
+        ({'type': 'CLRHead'}, 'cls_loss', 'tells background from lane by the labels'),
         (dict(UPDATE, type='FCOSHead'), 'loss_centerness', 'keep the loss of the base'),
         (dict(UPDATE, type='YOLOXHead'), 'loss_obj', 'keep the loss of the base'),
         (dict(UPDATE, type='FCOSHead'), 'loss_bbox', 'DAALLoss is a loss of C classes'),
@@ -72,7 +73,8 @@ ANCHOR = {'type': 'RetinaHead', 'in_channels': 8, 'num_classes': 4}
 )
 def test_heads_that_can_not_have_it_say_why(head, key, message):
     # mmengine puts the class in front of the message.
-    place = rf'{head["type"]}\.{key}: .*{message}'
+    attribute = {'cls_loss': 'cls_criterion'}.get(key, key)
+    place = rf'{head["type"]}\.{attribute}: .*{message}'
     with pytest.raises(ValueError, match=place):
         build({**head, key: SIGMOID})
 

@@ -161,3 +161,17 @@ def test_a_bad_override_is_named():
     pred, target, _ = example()
     with pytest.raises(ValueError, match="reduction_override: .* got 'max'"):
         UncertaintyAwareSmoothL1()(pred, target, reduction_override='max')
+
+
+def test_dynamic_rcnn_changes_its_beta(shipped_config):
+    model = shipped_config('dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py').model
+    model.roi_head.bbox_head.loss_bbox.type = 'UncertaintyAwareSmoothL1'
+    roi_head = MODELS.build(model).roi_head
+    loss = roi_head.bbox_head.loss_bbox
+    assert isinstance(loss, UncertaintyAwareSmoothL1)
+    roi_head.iou_history, roi_head.beta_history = [0.4, 0.5], [0.2, 0.4]
+    roi_head.update_hyperparameters()
+    assert loss.beta == pytest.approx(0.3)
+    pred, target, weight = example()
+    value = loss(pred, target, weight)
+    assert torch.equal(value, SmoothL1Loss(beta=0.3)(pred, target, weight))

@@ -76,6 +76,26 @@ def test_a_family_that_can_not_be_checked_gets_another_config(
     assert '2 of 2 families' in capsys.readouterr().out
 
 
+def test_a_head_that_can_not_be_checked_gets_another_config(monkeypatch, tmp_path):
+    checked = []
+
+    def run_checks(configs, jobs, time_limit):
+        for config in configs:
+            checked.append(config.name.split('/')[1])
+            fails = checked[-1].startswith('cascade-rpn_r50')
+            status = 'not checked' if fails else 'works'
+            yield CheckResult(config.name, status, heads=sorted(config.heads()))
+
+    monkeypatch.setattr(tool, 'run_checks', run_checks)
+    # Fast R-CNN has the head of the box stage, so that nothing asks for another.
+    assert tool.main(arguments(tmp_path, 'cascade_rpn', 'fast_rcnn')) == 0
+    assert checked == [
+        'cascade-rpn_r50-caffe_fpn_1x_coco.py',
+        'fast-rcnn_r50_fpn_1x_coco.py',
+        'cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py',
+    ]
+
+
 def test_failures_are_told_and_the_exit_code_says_so(monkeypatch, tmp_path, capsys):
     def run_checks(configs, jobs, time_limit):
         for config in configs:
