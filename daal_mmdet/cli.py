@@ -7,11 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -159,17 +157,9 @@ def build_runner(config: Config) -> Runner:
     """Build the runner that the config names, mmengine's own unless it says.
 
     Started by a launcher where there is no accelerator, the processes are joined first.
-    One process without an accelerator keeps the weights of convolutions channels last,
-    which trains depthwise ones in half the time, with the same values up to rounding.
     """
-    on_cpu = run_on_cpu()
-    if config.launcher == 'pytorch' and on_cpu:
+    if config.launcher == 'pytorch' and run_on_cpu():
         join_cpu_processes(config)
     if 'runner_type' in config:
-        runner = RUNNERS.build(config)
-    else:
-        runner = Runner.from_cfg(config)
-    # DistributedDataParallel has laid out its buckets by the weights as they were.
-    if on_cpu and not is_model_wrapper(runner.model):
-        runner.model.to(memory_format=torch.channels_last)
-    return runner
+        return RUNNERS.build(config)
+    return Runner.from_cfg(config)
