@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 from collections import Counter
-from itertools import zip_longest
 from pathlib import Path
 
-from mmdet.datasets import CocoDataset, LVISDataset
+from mmdet.datasets import CocoDataset, LVISDataset, LVISV1Dataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
@@ -70,7 +69,9 @@ def check_data(config: Config) -> None:
             )
         except (OSError, ValueError) as error:
             raise SystemExit(f'{key}: {error}') from error
-        labels[f'{loader}: {source}'] = _labels(dataset, cleaned)
+        names = _labels(dataset, cleaned)
+        if names is not None:
+            labels[f'{loader}: {source}'] = names
         if loader == 'val':
             _check_validation(key, source, cleaning)
             continue
@@ -127,7 +128,7 @@ def _check_validation(key: str, source: Path, cleaning: Cleaning) -> None:
         return
     raise SystemExit(
         f"{key}: {source} can't be evaluated on:\n  "
-        + '\n  '.join(line.replace('left out: ', '') for line in cleaning.lines())
+        + '\n  '.join(line.split(': ', 1)[1] for line in cleaning.lines())
         + '\ntools/make_subset.py writes a copy without them'
     )
 
@@ -135,15 +136,26 @@ def _check_validation(key: str, source: Path, cleaning: Cleaning) -> None:
 def _class_names(dataset: dict) -> list[str] | None:
     """Classes that the data set takes boxes of; None for all that the file has."""
     kind = _kind(dataset)
-    if issubclass(kind, LVISDataset):
+    if not _numbers_by_file(kind) or issubclass(kind, LVISDataset):
         return None
-    classes = (dataset.get('metainfo') or {}).get('classes', kind.METAINFO['classes'])
-    # mmengine takes the name of a file, too.
-    return list_from_file(classes) if isinstance(classes, str) else list(classes)
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    classes = kind.METAINFO.get('classes') if classes is None else classes
+    if isinstance(classes, str):
+        # mmengine takes the name of a file, too.
+        classes = list_from_file(classes) if os.path.isfile(classes) else [classes]
+    return list(classes) if classes else None
 
 
-def _labels(dataset: dict, document: dict) -> list[str]:
-    """Names of the classes in the order of the labels that mmdet gives them."""
+def _numbers_by_file(kind: type) -> bool:
+    """Whether labels follow the file's order; Objects365, say, sorts them by id."""
+    loaders = [c.load_data_list for c in (CocoDataset, LVISDataset, LVISV1Dataset)]
+    return kind.load_data_list in loaders
+
+
+def _labels(dataset: dict, document: dict) -> list[str] | None:
+    """Names of the classes in the order of mmdet's labels; None where unknown."""
+    if not _numbers_by_file(_kind(dataset)):
+        return None
     classes = _class_names(dataset)
     names = [category['name'] for category in document['categories']]
     return names if classes is None else [name for name in names if name in classes]
@@ -179,7 +191,13 @@ def _require_same_labels(labels: dict[str, list[str]]) -> None:
     # Classes that only the validation has are never found, which is right.
     if val[: len(train)] == train:
         return
-    pairs = zip_longest(train, val)
+    if train[: len(val)] == val:
+        _print(
+            f'{val_key}: there is no category {_some(train[len(val) :])}, which '
+            f'{train_key} has; CocoMetric stops where the detector finds one'
+        )
+        return
+    pairs = zip(train, val, strict=False)
     at, (first, second) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
     raise SystemExit(
         f'the categories of the files stand in different orders, from which mmdet '

@@ -138,7 +138,7 @@ def test_files_that_number_the_classes_differently_are_an_error(config, tmp_path
         check_data(config)
 
 
-def test_classes_that_only_the_validation_has_come_last(config, tmp_path):
+def test_classes_that_only_one_file_has_come_last(config, tmp_path, capsys):
     document = json.loads((tmp_path / 'val.json').read_text())
     document['categories'].append({'id': 30, 'name': 'c2'})
     write(tmp_path, 'val', document)
@@ -148,7 +148,38 @@ def test_classes_that_only_the_validation_has_come_last(config, tmp_path):
     config.train_dataloader, config.val_dataloader = (
         config.val_dataloader, config.train_dataloader,
     )  # fmt: skip
-    with pytest.raises(SystemExit, match="number 2 is 'c2' in train: .* and None in"):
+    capsys.readouterr()
+    check_data(config)
+    assert "there is no category ['c2'], which train: " in capsys.readouterr().out
+
+
+def test_other_numberings_are_left_alone(config, tmp_path):
+    """Objects365 sorts its categories, since its own two files disagree."""
+    document = json.loads((tmp_path / 'val.json').read_text())
+    document['categories'].reverse()
+    write(tmp_path, 'val', document)
+    for split in ('train', 'val'):
+        config[f'{split}_dataloader'].dataset.type = 'Objects365V1Dataset'
+    check_data(config)
+
+
+def test_classes_come_from_the_data_set_or_a_file(config, tmp_path, capsys):
+    (tmp_path / 'classes.txt').write_text('c0\nc1\n')
+    for split in ('train', 'val'):
+        config[f'{split}_dataloader'].dataset.metainfo = {
+            'classes': str(tmp_path / 'classes.txt')
+        }
+    check_data(config)
+    assert capsys.readouterr().out == ''
+    # Those of COCO itself, none of which is here.
+    del config.train_dataloader.dataset['metainfo']
+    with pytest.raises(SystemExit, match='nothing is left of'):
+        check_data(config)
+
+
+def test_a_validation_box_without_its_area_is_an_error(config, tmp_path):
+    spoil(tmp_path, 'val', area=None)
+    with pytest.raises(SystemExit, match=r'\n  1 boxes without their area'):
         check_data(config)
 
 

@@ -119,7 +119,7 @@ def clean_annotations(
         if kind:
             cleaning.add(kind, f'annotation {annotation["id"]}, {value}')
             continue
-        if 'area' not in annotation:
+        if annotation.get('area') is None:
             cleaning.add(_COMPLETED, f'annotation {annotation["id"]}')
             _, _, width, height = annotation['bbox']
             annotation = {**annotation, 'area': width * height}
@@ -159,10 +159,10 @@ def _is_positive(value: object) -> bool:
 def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
     """The kind of an annotation's defect and its value; empty strings for none."""
     image_id, category_id = annotation.get('image_id'), annotation.get('category_id')
-    if not isinstance(image_id, int | str) or image_id not in images:
+    if not isinstance(image_id, int | float | str) or image_id not in images:
         return 'annotations of an image that is not there', f'image_id {image_id}'
     image = images[image_id]
-    if not isinstance(category_id, int | str) or category_id not in categories:
+    if not isinstance(category_id, int | float | str) or category_id not in categories:
         return 'annotations of an unknown category', f'category_id {category_id}'
     box = annotation.get('bbox')
     shown = f'bbox {box}'
@@ -175,8 +175,9 @@ def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
     x, y, width, height = box
     if width <= 0 or height <= 0:
         return 'boxes without area', shown
-    if 'area' in annotation and not _is_positive(annotation['area']):
-        return 'boxes without area', f'area {annotation["area"]}'
+    area = annotation.get('area')
+    if area is not None and not _is_positive(area):
+        return 'boxes without area', f'area {area}'
     if x >= image['width'] or y >= image['height'] or x + width <= 0 or y + height <= 0:
         return 'boxes outside their image', shown
     return '', ''

@@ -99,6 +99,12 @@ def test_ids_may_be_strings():
     assert clean_annotations(document)[0] == document
 
 
+def test_ids_that_a_table_program_wrote_as_floats_are_taken():
+    document = copy.deepcopy(GOOD)
+    document['annotations'][0].update(image_id=1.0, category_id=7.0)
+    assert clean_annotations(document)[1].lines() == []
+
+
 def test_nothing_is_left_out_of_a_sound_document():
     cleaned, cleaning = clean_annotations(GOOD)
     assert cleaned == GOOD
