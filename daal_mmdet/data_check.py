@@ -84,7 +84,7 @@ def check_data(config: Config) -> None:
                 write_json(target, cleaned)
             except OSError as error:
                 raise SystemExit(f"{key}: can't write a clean copy: {error}") from error
-            _print(f'{key}: training on {target}, which is without them')
+            _print(f'{key}: training on {target}, a copy where that is mended')
             dataset['ann_file'] = str(target)
     if len(labels) == 2:
         _require_same_labels(labels)

@@ -198,6 +198,20 @@ def test_a_copy_that_does_not_fit_the_disk_is_named(config, tmp_path, monkeypatc
     assert list((tmp_path / 'work' / 'annotations').iterdir()) == []
 
 
+def test_boxes_without_their_area_are_completed(config, tmp_path, capsys):
+    document = json.loads((tmp_path / 'train.json').read_text())
+    areas = [annotation.pop('area') for annotation in document['annotations']]
+    write(tmp_path, 'train', document)
+    check_data(config)
+    cleaned = json.loads(Path(config.train_dataloader.dataset.ann_file).read_text())
+    assert [a['area'] for a in cleaned['annotations']] == areas
+    assert 'completed: 4 boxes without their area' in capsys.readouterr().out
+    # The evaluation would stop at it.
+    write(tmp_path, 'val', document)
+    with pytest.raises(SystemExit, match='val_dataloader.*\n  4 boxes without their area'):
+        check_data(config)
+
+
 def test_half_a_file_and_nothing_left_are_errors(config, tmp_path):
     (tmp_path / 'train.json').write_text('{"images": [')
     with pytest.raises(SystemExit, match='train_dataloader.*or only part of one'):

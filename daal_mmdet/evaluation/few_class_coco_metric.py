@@ -230,10 +230,11 @@ def count_classes(
     instances = dict.fromkeys(names.values(), 0)
     seen = set()
     for annotation in document['annotations']:
-        name = names.get(annotation['category_id'])
+        category = annotation.get('category_id')
+        name = names.get(category) if isinstance(category, int | str) else None
         if name is not None and not annotation.get('iscrowd', 0):
             instances[name] += 1
-            seen.add((annotation['image_id'], name))
+            seen.add((str(annotation['image_id']), name))
     return Counter(name for _, name in seen), instances
 
 
