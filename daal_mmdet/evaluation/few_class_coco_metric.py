@@ -231,7 +231,7 @@ def count_classes(
     seen = set()
     for annotation in document['annotations']:
         category = annotation.get('category_id')
-        name = names.get(category) if isinstance(category, int | str) else None
+        name = names.get(category) if isinstance(category, int | float | str) else None
         if name is not None and not annotation.get('iscrowd', 0):
             instances[name] += 1
             seen.add((str(annotation['image_id']), name))
