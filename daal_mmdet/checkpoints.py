@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mmengine.runner import CheckpointLoader
 
-__all__ = ['Resumable', 'find_resumable']
+__all__ = ['Resumable', 'find_resumable', 'why_damaged']
 
 # What a resume reads besides the weights.
 _KEYS = ('state_dict', 'meta', 'message_hub', 'optimizer')
@@ -76,21 +76,37 @@ def find_resumable(work_dir: str | os.PathLike) -> Resumable | None:
     return None
 
 
+def why_damaged(path: str | os.PathLike) -> str | None:
+    """What is wrong with a checkpoint file; None if it can be read in whole."""
+    checkpoint, reason = _read(Path(path))
+    if reason is None and not isinstance(checkpoint, dict):
+        reason = f'it holds no dict but {type(checkpoint).__name__}'
+    return reason
+
+
 def _iterations_of(path: Path, damaged: dict[Path, str]) -> int | None:
     """Iterations that a checkpoint has behind it; None if it can't be resumed from."""
+    checkpoint, reason = _read(path)
+    if reason is not None:
+        damaged[path] = reason
+        return None
+    if not isinstance(checkpoint, dict) or not set(_KEYS) <= set(checkpoint):
+        return None
+    return int(checkpoint['meta']['iter'])
+
+
+def _read(path: Path) -> tuple[object, str | None]:
+    """What a checkpoint file holds, or why it can't be read."""
     try:
         # A file from before PyTorch 1.6 is no zip archive and has no check sums.
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 spoilt = archive.testzip()
             if spoilt is not None:
-                damaged[path] = f'the check sum of its part {spoilt} does not hold'
-                return None
-        checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+                return None, f'the check sum of its part {spoilt} does not hold'
+        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu'), None
     # What a damaged pickle raises depends on where the damage is.
     except Exception as error:  # noqa: BLE001
-        damaged[path] = f'it does not load ({type(error).__name__}: {error})'
-        return None
-    if not isinstance(checkpoint, dict) or not set(_KEYS) <= set(checkpoint):
-        return None
-    return int(checkpoint['meta']['iter'])
+        # PyTorch's texts go on with advice that does not fit a damaged file.
+        said = str(error).partition('. ')[0]
+        return None, f'it does not load ({type(error).__name__}: {said})'

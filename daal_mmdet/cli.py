@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from daal_mmdet.checkpoints import find_resumable
+from daal_mmdet.checkpoints import find_resumable, why_damaged
 from daal_mmdet.cpu_processes import join_cpu_processes, run_on_cpu
 
 __all__ = [
     'add_common_arguments',
     'build_runner',
     'load_config',
+    'require_checkpoint',
     'require_file',
     'require_writable',
     'resume',
@@ -56,13 +58,23 @@ def require_file(name: str, path: str) -> None:
         raise SystemExit(f'{name}: there is no file {path!r}')
 
 
+def require_checkpoint(name: str, path: str) -> None:
+    """Exit with a message unless ``path`` is a checkpoint in whole, or a URL."""
+    require_file(name, path)
+    if '://' not in path and (reason := why_damaged(path)) is not None:
+        raise SystemExit(f"{name}: {path} can't be read: {reason}")
+
+
 def require_writable(folder: str) -> None:
     """Make the work dir, or exit with a message if nothing can be written there."""
-    probe = Path(folder, f'.writable_{os.getpid()}')
+    # Process numbers repeat on other machines, which may share the folder.
+    probe = Path(folder, f'.writable_{uuid.uuid4().hex}')
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b'?')
-        probe.unlink()
+        try:
+            probe.write_bytes(b'?')
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise SystemExit(
             f'work_dir: {folder!r} cannot be written to ({error.strerror}); name '
@@ -132,12 +144,13 @@ def resume(config: Config, checkpoint: str) -> None:
             starts from the beginning.
 
     Raises:
-        SystemExit: If there is no such file, or 'auto' finds only damaged ones.
+        SystemExit: If there is no such file, it is damaged, or 'auto' finds only
+            damaged ones.
     """
     config.resume = True
     config.load_from = None
     if checkpoint != 'auto':
-        require_file('--resume', checkpoint)
+        require_checkpoint('--resume', checkpoint)
         config.load_from = checkpoint
         return
     try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import Counter
 from pathlib import Path
 
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, LVISDataset, LVISV1Dataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 
 from daal_mmdet.datasets.annotation_file import (
@@ -36,6 +38,11 @@ def check_data(config: Config) -> None:
     that would change what is measured: defects that break the evaluation end the
     program.
 
+    mmdet numbers the classes in the order of a file's categories. Where the two files
+    do not number alike, the detector would be judged by other labels than it learned:
+    that ends the program too. Boxes of a category that the data set does not name are
+    passed over by mmdet, and counted here.
+
     Looked at are COCO and LVIS files on local disks; data sets of other kinds, and
     lists of data sets, are left alone. Every process does the same, and only the first
     tells it.
@@ -45,9 +52,11 @@ def check_data(config: Config) -> None:
             a clean copy was written.
 
     Raises:
-        SystemExit: If a file is none, nothing is left of it, or a validation file is
-            broken; the message names the file and the defects.
+        SystemExit: If a file is none, nothing is left of it, a validation file is
+            broken, or the two number their classes differently; the message names the
+            file and the defects.
     """
+    labels: dict[str, list[str]] = {}
     for loader in ('train', 'val'):
         dataset = _coco_dataset(config, f'{loader}_dataloader')
         if dataset is None:
@@ -60,17 +69,25 @@ def check_data(config: Config) -> None:
             )
         except (OSError, ValueError) as error:
             raise SystemExit(f'{key}: {error}') from error
+        names = _labels(dataset, cleaned)
+        if names is not None:
+            labels[f'{loader}: {source}'] = names
         if loader == 'val':
             _check_validation(key, source, cleaning)
-        elif cleaning.counts:
+            continue
+        for line in cleaning.lines():
+            _print(f'{source}: {line}')
+        _require_boxes(key, source, dataset, cleaned)
+        if cleaning.counts:
             target = Path(config.work_dir).resolve() / 'annotations' / source.name
-            if not cleaned['annotations']:
-                _tell(source, cleaning)
-                raise SystemExit(f'{key}: nothing is left of {source}')
-            write_json(target, cleaned)
-            _tell(source, cleaning)
-            _print(f'{key}: training on {target}, which is without them')
+            try:
+                write_json(target, cleaned)
+            except OSError as error:
+                raise SystemExit(f"{key}: can't write a clean copy: {error}") from error
+            _print(f'{key}: training on {target}, a copy where that is mended')
             dataset['ann_file'] = str(target)
+    if len(labels) == 2:
+        _require_same_labels(labels)
 
 
 def _coco_dataset(config: Config, loader: str) -> dict | None:
@@ -79,15 +96,19 @@ def _coco_dataset(config: Config, loader: str) -> dict | None:
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     ann_file = dataset.get('ann_file')
-    kind = dataset.get('type')
-    if isinstance(kind, str):
-        kind = DATASETS.get(kind)
+    kind = _kind(dataset)
     if not (inspect.isclass(kind) and issubclass(kind, CocoDataset)):
         return None
     remote = any('://' in str(dataset.get(key)) for key in ('data_root', 'ann_file'))
     if remote or not isinstance(ann_file, str) or dataset.get('backend_args'):
         return None
     return dataset
+
+
+def _kind(dataset: dict) -> object:
+    """The class of a data set, if there is one of the name that the config gives."""
+    kind = dataset.get('type')
+    return DATASETS.get(kind) if isinstance(kind, str) else kind
 
 
 def _image_finder(dataset: dict):
@@ -107,14 +128,82 @@ def _check_validation(key: str, source: Path, cleaning: Cleaning) -> None:
         return
     raise SystemExit(
         f"{key}: {source} can't be evaluated on:\n  "
-        + '\n  '.join(line.replace('left out: ', '') for line in cleaning.lines())
+        + '\n  '.join(line.split(': ', 1)[1] for line in cleaning.lines())
         + '\ntools/make_subset.py writes a copy without them'
     )
 
 
-def _tell(source: Path, cleaning: Cleaning) -> None:
-    for line in cleaning.lines():
-        _print(f'{source}: {line}')
+def _class_names(dataset: dict) -> list[str] | None:
+    """Classes that the data set takes boxes of; None for all that the file has."""
+    kind = _kind(dataset)
+    if not _numbers_by_file(kind) or issubclass(kind, LVISDataset):
+        return None
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    classes = kind.METAINFO.get('classes') if classes is None else classes
+    if isinstance(classes, str):
+        # mmengine takes the name of a file, too.
+        classes = list_from_file(classes) if os.path.isfile(classes) else [classes]
+    return list(classes) if classes else None
+
+
+def _numbers_by_file(kind: type) -> bool:
+    """Whether labels follow the file's order; Objects365, say, sorts them by id."""
+    loaders = [c.load_data_list for c in (CocoDataset, LVISDataset, LVISV1Dataset)]
+    return kind.load_data_list in loaders
+
+
+def _labels(dataset: dict, document: dict) -> list[str] | None:
+    """Names of the classes in the order of mmdet's labels; None where unknown."""
+    if not _numbers_by_file(_kind(dataset)):
+        return None
+    classes = _class_names(dataset)
+    names = [category['name'] for category in document['categories']]
+    return names if classes is None else [name for name in names if name in classes]
+
+
+def _require_boxes(key: str, source: Path, dataset: dict, document: dict) -> None:
+    """Count the boxes that the data set takes and those that it names no class for."""
+    classes = _class_names(dataset)
+    name_of = {c['id']: c['name'] for c in document['categories']}
+    counts = Counter(name_of[a['category_id']] for a in document['annotations'])
+    if classes is not None:
+        unnamed = {name: n for name, n in counts.items() if name not in classes}
+        absent = [name for name in classes if name not in name_of.values()]
+        if unnamed:
+            _print(
+                f'{source}: {sum(unnamed.values())} boxes are passed over, since the '
+                f'data set names no class {_some(list(unnamed))}'
+            )
+        if absent:
+            _print(f'{source}: there is no category {_some(absent)}')
+        counts.subtract(unnamed)
+    if not any(counts.values()):
+        raise SystemExit(f'{key}: nothing is left of {source}')
+
+
+def _some(names: list[str]) -> str:
+    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+    return f'{names[:5]}{more}'
+
+
+def _require_same_labels(labels: dict[str, list[str]]) -> None:
+    (train_key, train), (val_key, val) = labels.items()
+    # Classes that only the validation has are never found, which is right.
+    if val[: len(train)] == train:
+        return
+    if train[: len(val)] == val:
+        _print(
+            f'{val_key}: there is no category {_some(train[len(val) :])}, which '
+            f'{train_key} has; CocoMetric stops where the detector finds one'
+        )
+        return
+    pairs = zip(train, val, strict=False)
+    at, (first, second) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+    raise SystemExit(
+        f'the categories of the files stand in different orders, from which mmdet '
+        f'numbers the classes: number {at} is {first!r} in {train_key} and {second!r} '
+        f'in {val_key}'
+    )
 
 
 def _print(message: str) -> None:

@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -23,6 +26,7 @@ def config(tmp_path):
                 'data_root': str(tmp_path),
                 'ann_file': f'{split}.json',
                 'data_prefix': {'img': split},
+                'metainfo': {'classes': ('c0', 'c1')},
             }
         }
         for split in ('train', 'val')
@@ -109,11 +113,109 @@ def test_a_missing_validation_image_is_found_before_the_training(config, tmp_pat
         check_data(config)
 
 
+def test_boxes_without_a_class_are_counted(config, tmp_path, capsys):
+    config.train_dataloader.dataset.metainfo = {'classes': ('c0', 'typo')}
+    config.val_dataloader.dataset.metainfo = {'classes': ('c0', 'typo')}
+    check_data(config)
+    shown = capsys.readouterr().out
+    assert "2 boxes are passed over, since the data set names no class ['c1']" in shown
+    assert "there is no category ['typo']" in shown
+    config.train_dataloader.dataset.metainfo = {'classes': ('typo',)}
+    with pytest.raises(SystemExit, match='nothing is left of'):
+        check_data(config)
+
+
+@pytest.mark.parametrize('kind', ['CocoDataset', 'LVISV1Dataset'])
+def test_files_that_number_the_classes_differently_are_an_error(config, tmp_path, kind):
+    for split in ('train', 'val'):
+        config[f'{split}_dataloader'].dataset.type = kind
+    document = json.loads((tmp_path / 'val.json').read_text())
+    document['categories'].reverse()
+    write(tmp_path, 'val', document)
+    with pytest.raises(
+        SystemExit, match="number 0 is 'c0' in train: .* and 'c1' in val: "
+    ):
+        check_data(config)
+
+
+def test_classes_that_only_one_file_has_come_last(config, tmp_path, capsys):
+    document = json.loads((tmp_path / 'val.json').read_text())
+    document['categories'].append({'id': 30, 'name': 'c2'})
+    write(tmp_path, 'val', document)
+    for split in ('train', 'val'):
+        config[f'{split}_dataloader'].dataset.metainfo.classes = ('c0', 'c1', 'c2')
+    check_data(config)
+    config.train_dataloader, config.val_dataloader = (
+        config.val_dataloader, config.train_dataloader,
+    )  # fmt: skip
+    capsys.readouterr()
+    check_data(config)
+    assert "there is no category ['c2'], which train: " in capsys.readouterr().out
+
+
+def test_other_numberings_are_left_alone(config, tmp_path):
+    """Objects365 sorts its categories, since its own two files disagree."""
+    document = json.loads((tmp_path / 'val.json').read_text())
+    document['categories'].reverse()
+    write(tmp_path, 'val', document)
+    for split in ('train', 'val'):
+        config[f'{split}_dataloader'].dataset.type = 'Objects365V1Dataset'
+    check_data(config)
+
+
+def test_classes_come_from_the_data_set_or_a_file(config, tmp_path, capsys):
+    (tmp_path / 'classes.txt').write_text('c0\nc1\n')
+    for split in ('train', 'val'):
+        config[f'{split}_dataloader'].dataset.metainfo = {
+            'classes': str(tmp_path / 'classes.txt')
+        }
+    check_data(config)
+    assert capsys.readouterr().out == ''
+    # Those of COCO itself, none of which is here.
+    del config.train_dataloader.dataset['metainfo']
+    with pytest.raises(SystemExit, match='nothing is left of'):
+        check_data(config)
+
+
+def test_a_validation_box_without_its_area_is_an_error(config, tmp_path):
+    spoil(tmp_path, 'val', area=None)
+    with pytest.raises(SystemExit, match=r'\n  1 boxes without their area'):
+        check_data(config)
+
+
+def test_a_copy_that_does_not_fit_the_disk_is_named(config, tmp_path, monkeypatch):
+    spoil(tmp_path, 'train', category_id=77)
+
+    def full(self, *args, **options):
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, 'write_text', full)
+    with pytest.raises(
+        SystemExit, match=r"can't write a clean copy: .*No space left.*train\.json"
+    ):
+        check_data(config)
+    assert list((tmp_path / 'work' / 'annotations').iterdir()) == []
+
+
+def test_boxes_without_their_area_are_completed(config, tmp_path, capsys):
+    document = json.loads((tmp_path / 'train.json').read_text())
+    areas = [annotation.pop('area') for annotation in document['annotations']]
+    write(tmp_path, 'train', document)
+    check_data(config)
+    cleaned = json.loads(Path(config.train_dataloader.dataset.ann_file).read_text())
+    assert [a['area'] for a in cleaned['annotations']] == areas
+    assert 'completed: 4 boxes without their area' in capsys.readouterr().out
+
+
 def test_half_a_file_and_nothing_left_are_errors(config, tmp_path):
     (tmp_path / 'train.json').write_text('{"images": [')
     with pytest.raises(SystemExit, match='train_dataloader.*or only part of one'):
         check_data(config)
-    write(tmp_path, 'train', document_of([[0]], 1))
+    write(tmp_path, 'train', document_of([[]], 2))
+    with pytest.raises(SystemExit, match='nothing is left of'):
+        check_data(config)
+    write(tmp_path, 'train', document_of([[0]], 2))
     spoil(tmp_path, 'train', bbox=[])
     with pytest.raises(SystemExit, match='nothing is left of'):
         check_data(config)

@@ -7,7 +7,12 @@ from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, ConfigDict
 
 import daal_mmdet  # noqa: F401 - registers its modules
-from daal_mmdet.cli import add_common_arguments, build_runner, load_config, require_file
+from daal_mmdet.cli import (
+    add_common_arguments,
+    build_runner,
+    load_config,
+    require_checkpoint,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -63,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     """Test."""
     args = parse_args(argv)
     config = load_config(args, loaders=['test'])
-    require_file('checkpoint', args.checkpoint)
+    require_checkpoint('checkpoint', args.checkpoint)
     config.load_from = args.checkpoint
     if args.show or args.show_dir:
         config = trigger_visualization_hook(config, args)

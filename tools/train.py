@@ -1,12 +1,14 @@
 """Train a detector: mmdet's command, with the losses of daal_mmdet registered."""
 
 import argparse
+from pathlib import Path
 
 import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.cli import (
     add_common_arguments,
     build_runner,
     load_config,
+    require_checkpoint,
     require_writable,
     resume,
 )
@@ -65,6 +67,8 @@ def main(argv: list[str] | None = None) -> None:
         config.auto_scale_lr.enable = True
     if args.resume is not None:
         resume(config, args.resume)
+    elif config.get('load_from') and Path(config.load_from).is_file():
+        require_checkpoint('load_from', config.load_from)
     require_writable(config.work_dir)
     if not args.no_data_check:
         check_data(config)

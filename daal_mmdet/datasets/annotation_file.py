@@ -13,11 +13,13 @@ from pathlib import Path
 __all__ = ['Cleaning', 'clean_annotations', 'is_lvis', 'read_annotations']
 
 _KEYS = ('images', 'annotations', 'categories')
+# Where mmdet and the evaluations read one and stop if there is none.
+_COMPLETED = 'boxes without their area, which is taken as width x height'
 
 
 @dataclass
 class Cleaning:
-    """What :func:`clean_annotations` left out.
+    """What :func:`clean_annotations` left out or completed.
 
     Attributes:
         counts: How often each kind of defect was met.
@@ -35,7 +37,8 @@ class Cleaning:
     def lines(self) -> list[str]:
         """One line a kind of defect: how many, what, and the first of them."""
         return [
-            f'left out: {count} {kind} (the first: {self.examples[kind]})'
+            f'{"completed" if kind == _COMPLETED else "left out"}: {count} {kind} '
+            f'(the first: {self.examples[kind]})'
             for kind, count in self.counts.items()
         ]
 
@@ -79,7 +82,8 @@ def clean_annotations(
     there before, images that ``image_exists`` does not find; categories without an id
     or name and those whose id stands there before; annotations of an image or category
     that is not (or no longer) there, whose id stands there before, without a box of
-    four finite numbers, with no width or height, or wholly outside their image.
+    four finite numbers, with no width, height or area, or wholly outside their image.
+    Counted too, and completed, are boxes that do not give their ``area``.
 
     Args:
         document: A COCO or LVIS detection document; stays as it is.
@@ -87,7 +91,8 @@ def clean_annotations(
             ``coco_url``) is there; None trusts the document.
 
     Returns:
-        A document of what is left, sharing its items, and what was left out.
+        A document of what is left, sharing its items that are whole, and what was left
+        out.
     """
     cleaning = Cleaning()
     images = []
@@ -113,8 +118,12 @@ def clean_annotations(
         kind, value = _defect(annotation, image_of_id, category_ids)
         if kind:
             cleaning.add(kind, f'annotation {annotation["id"]}, {value}')
-        else:
-            annotations.append(annotation)
+            continue
+        if annotation.get('area') is None:
+            cleaning.add(_COMPLETED, f'annotation {annotation["id"]}')
+            _, _, width, height = annotation['bbox']
+            annotation = {**annotation, 'area': width * height}
+        annotations.append(annotation)
     parts = dict(images=images, annotations=annotations, categories=categories)
     return {**document, **parts}, cleaning
 
@@ -134,7 +143,7 @@ def _unique(items: Iterable[dict], noun: str, cleaning: Cleaning) -> Iterable[di
     seen = set()
     plural = {'category': 'categories'}.get(noun, f'{noun}s')
     for item in items:
-        if not isinstance(item.get('id'), int):
+        if not isinstance(item.get('id'), int | str):
             cleaning.add(f'{plural} without an id', str(item)[:80])
         elif item['id'] in seen:
             cleaning.add(f'{plural} whose id is used before', f'id {item["id"]}')
@@ -149,13 +158,12 @@ def _is_positive(value: object) -> bool:
 
 def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
     """The kind of an annotation's defect and its value; empty strings for none."""
-    image = images.get(annotation.get('image_id'))
-    if image is None:
-        value = f'image_id {annotation.get("image_id")}'
-        return 'annotations of an image that is not there', value
-    if annotation.get('category_id') not in categories:
-        value = f'category_id {annotation.get("category_id")}'
-        return 'annotations of an unknown category', value
+    image_id, category_id = annotation.get('image_id'), annotation.get('category_id')
+    if not isinstance(image_id, int | float | str) or image_id not in images:
+        return 'annotations of an image that is not there', f'image_id {image_id}'
+    image = images[image_id]
+    if not isinstance(category_id, int | float | str) or category_id not in categories:
+        return 'annotations of an unknown category', f'category_id {category_id}'
     box = annotation.get('bbox')
     shown = f'bbox {box}'
     if (
@@ -167,6 +175,9 @@ def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
     x, y, width, height = box
     if width <= 0 or height <= 0:
         return 'boxes without area', shown
+    area = annotation.get('area')
+    if area is not None and not _is_positive(area):
+        return 'boxes without area', f'area {area}'
     if x >= image['width'] or y >= image['height'] or x + width <= 0 or y + height <= 0:
         return 'boxes outside their image', shown
     return '', ''

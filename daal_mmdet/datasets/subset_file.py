@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,9 +191,19 @@ def _copy_images(source: Path, target: Path, names: list[str], progress: bool) -
 
 
 def write_json(path: str | os.PathLike, document: dict) -> None:
-    """Write a JSON file whole or not at all, and make its folder."""
+    """Write a JSON file whole or not at all, and make its folder.
+
+    Several processes, of several machines too, may write the same file at once.
+
+    Raises:
+        OSError: If it can't be written; the message names the file.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(json.dumps(document), encoding='utf-8')
-    os.replace(partial, path)
+    partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(document), encoding='utf-8')
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error

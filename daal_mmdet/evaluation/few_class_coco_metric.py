@@ -221,16 +221,20 @@ def _check_named_groups(groups: object) -> None:
 def count_classes(
     ann_file: str, backend_args: dict | None
 ) -> tuple[Counter[str], dict[str, int]]:
-    """Training images and training instances of each class, crowds left out."""
+    """Training images and training instances of each class, crowds left out.
+
+    Annotations of an unknown category count for none, as in a training.
+    """
     document = load(ann_file, backend_args=backend_args)
     names = {category['id']: category['name'] for category in document['categories']}
     instances = dict.fromkeys(names.values(), 0)
     seen = set()
     for annotation in document['annotations']:
-        if not annotation.get('iscrowd', 0):
-            name = names[annotation['category_id']]
+        category = annotation.get('category_id')
+        name = names.get(category) if isinstance(category, int | float | str) else None
+        if name is not None and not annotation.get('iscrowd', 0):
             instances[name] += 1
-            seen.add((annotation['image_id'], name))
+            seen.add((str(annotation['image_id']), name))
     return Counter(name for _, name in seen), instances
 
 

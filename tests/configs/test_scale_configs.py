@@ -136,6 +136,18 @@ def test_twin_differs_in_the_name_of_the_loss_alone(path):
     assert daal == plain
 
 
+@pytest.mark.parametrize('path', [p for p in EVERY if 'seesaw' in p.name], ids=str)
+def test_seesaw_differs_in_the_loss_and_its_classifier_alone(path):
+    plain = load(str(path).replace('seesaw', 'ce'))._cfg_dict.to_dict()
+    seesaw = load(path)._cfg_dict.to_dict()
+    old, new = (c['model']['roi_head']['bbox_head'] for c in (plain, seesaw))
+    assert old.pop('loss_cls')['type'] == 'CrossEntropyLoss'
+    loss = new.pop('loss_cls')
+    assert (loss['type'], loss['num_classes']) == ('SeesawLoss', new['num_classes'])
+    assert new.pop('cls_predictor_cfg')['type'] == 'NormedLinear'
+    assert seesaw == plain
+
+
 @pytest.mark.parametrize('path', EVERY, ids=str)
 def test_head_learns_from_a_batch(path):
     head = box_head(load(path).model)
@@ -171,6 +183,16 @@ def test_eqlv2_counts_rows_that_a_dense_head_ignores():
     pred, labels = torch.zeros(4, 4), torch.tensor([0, 3, 3, 3])
     ignored = loss(pred, labels, torch.zeros(4), avg_factor=1)
     assert ignored > 0
+
+
+def test_eqlv2_does_not_tell_a_two_stage_head_how_to_score():
+    """Why they have no such row: trained with sigmoids, they predict by a softmax."""
+    eqlv2, seesaw = (
+        MODELS.build({'type': name, 'num_classes': 3})
+        for name in ('EQLV2Loss', 'SeesawLoss')
+    )
+    assert not getattr(eqlv2, 'custom_activation', False)
+    assert seesaw.custom_activation
 
 
 def dense_loss_value(model):

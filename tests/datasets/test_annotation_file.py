@@ -12,7 +12,9 @@ from daal_mmdet.datasets.annotation_file import (
 GOOD = {
     'images': [{'id': 1, 'width': 50, 'height': 40, 'file_name': 'a.jpg'}],
     'categories': [{'id': 7, 'name': 'cat'}],
-    'annotations': [{'id': 3, 'image_id': 1, 'category_id': 7, 'bbox': [1, 2, 9, 9]}],
+    'annotations': [
+        {'id': 3, 'image_id': 1, 'category_id': 7, 'bbox': [1, 2, 9, 9], 'area': 81}
+    ],
 }
 
 
@@ -31,10 +33,14 @@ def with_annotation(**changes):
         ({'bbox': None}, 'boxes without four finite numbers'),
         ({'bbox': [1, 2, 0, 9]}, 'boxes without area'),
         ({'bbox': [1, 2, 9, -1]}, 'boxes without area'),
+        ({'area': 0}, 'boxes without area'),
+        ({'area': float('nan')}, 'boxes without area'),
         ({'bbox': [50, 2, 9, 9]}, 'boxes outside their image'),
         ({'bbox': [-9, 2, 9, 9]}, 'boxes outside their image'),
         ({'category_id': 8}, 'annotations of an unknown category'),
         ({'image_id': 2}, 'annotations of an image that is not there'),
+        ({'image_id': [1]}, 'annotations of an image that is not there'),
+        ({'category_id': [7]}, 'annotations of an unknown category'),
         ({'id': 3}, 'annotations whose id is used before'),
         ({'id': None}, 'annotations without an id'),
     ],
@@ -73,6 +79,30 @@ def test_an_image_that_is_listed_but_not_there_is_left_out():
     cleaned, cleaning = clean_annotations(GOOD, lambda name: name != 'a.jpg')
     assert cleaned['images'] == cleaned['annotations'] == []
     assert cleaning.examples['images that are listed but not there'] == 'a.jpg'
+
+
+def test_a_box_that_does_not_give_its_area_is_completed():
+    document = copy.deepcopy(GOOD)
+    del document['annotations'][0]['area']
+    cleaned, cleaning = clean_annotations(document)
+    assert cleaned == GOOD
+    assert cleaning.lines() == [
+        'completed: 1 boxes without their area, which is taken as width x height '
+        '(the first: annotation 3)'
+    ]
+    assert 'area' not in document['annotations'][0]
+
+
+def test_ids_may_be_strings():
+    document = copy.deepcopy(GOOD)
+    document['images'][0]['id'] = document['annotations'][0]['image_id'] = 'one'
+    assert clean_annotations(document)[0] == document
+
+
+def test_ids_that_a_table_program_wrote_as_floats_are_taken():
+    document = copy.deepcopy(GOOD)
+    document['annotations'][0].update(image_id=1.0, category_id=7.0)
+    assert clean_annotations(document)[1].lines() == []
 
 
 def test_nothing_is_left_out_of_a_sound_document():

@@ -8,7 +8,7 @@ from mmdet.evaluation.metrics import coco_metric
 from mmdet.registry import METRICS
 from pycocotools.cocoeval import COCOeval
 
-from daal_mmdet.evaluation.few_class_coco_metric import group_classes
+from daal_mmdet.evaluation.few_class_coco_metric import count_classes, group_classes
 from tests import oracles
 
 CLASSES = ('cat', 'dog', 'emu', 'fox', 'gnu')
@@ -221,6 +221,17 @@ def test_crowds_do_not_count_as_training_boxes(tmp_path, train_file):
     other.write_text(json.dumps(crowded))
     with_crowds = evaluate(val_file, predictions, train_ann_file=str(other))
     assert with_crowds == evaluate(val_file, predictions, train_ann_file=train_file)
+
+
+def test_boxes_of_an_unknown_category_count_for_none(train_file):
+    document = json.loads(Path(train_file).read_text())
+    before = count_classes(train_file, None)
+    for category in (999, [1], None):
+        document['annotations'].append(
+            {'id': 99, 'image_id': 0, 'category_id': category}
+        )
+    Path(train_file).write_text(json.dumps(document))
+    assert count_classes(train_file, None) == before
 
 
 def test_format_only_writes_the_predictions(tmp_path, train_file):

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import test as test_tool
 import torch
 import train as train_tool
 
@@ -71,6 +72,21 @@ def test_resume_of_ruins_alone_does_not_overwrite_them(tiny_config, started, tmp
         SystemExit, match=r'no checkpoint .* can be read \(epoch_1\.pth'
     ):
         train_tool.main([str(tiny_config()), '--work-dir', str(work), '--resume'])
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    'arguments', [['--resume', '{}'], ['--cfg-options', 'load_from={}']]
+)
+def test_a_damaged_checkpoint_is_named(tiny_config, started, tmp_path, arguments):
+    path = save(tmp_path / 'epoch_1.pth', 2)
+    path.write_bytes(path.read_bytes()[:500])
+    given = [argument.format(path) for argument in arguments]
+    work = ['--work-dir', str(tmp_path / 'work')]
+    with pytest.raises(SystemExit, match=r"epoch_1\.pth can't be read: it does not"):
+        train_tool.main([str(tiny_config()), *work, *given])
+    with pytest.raises(SystemExit, match=r"checkpoint: .*can't be read: it does not"):
+        test_tool.main([str(tiny_config()), str(path), *work])
     assert started == []
 
 
