@@ -115,12 +115,15 @@ class TaskTerm(nn.Module):
 
         Raises:
             ValueError: If ``avg_factor`` comes with 'sum', or ``class_weight`` or the
-                form of the target does not fit.
+                form of the target does not fit; on a CPU, if ``activated`` predictions
+                are no probabilities.
         """
         if targets.scores is not None and not self.use_sigmoid:
             raise ValueError('target: a pair (labels, scores) needs use_sigmoid=True')
         if avg_factor is not None and reduction == 'sum':
             raise ValueError("avg_factor: can not be used with reduction='sum'")
+        if self.activated:
+            _check_probabilities(pred)
         C, weight = targets.num_classes, targets.weight
         self._check_exponents(C)
         class_weight = self._combine_weights(balance, C, pred.device)
@@ -288,3 +291,15 @@ def _parse_exponent(name: str, value: object) -> float | Tensor:
             f'{name}: expected a number >= 0 or one a class, got {exponents.tolist()}'
         )
     return exponents
+
+
+def _check_probabilities(pred: Tensor) -> None:
+    # Looking at a value would stall a GPU, and break a compiled graph.
+    if pred.device.type != 'cpu' or torch.compiler.is_compiling() or not pred.numel():
+        return
+    low, high = (bound.item() for bound in pred.detach().aminmax())
+    if low < 0 or high > 1:
+        raise ValueError(
+            'pred: expected probabilities in [0, 1] with activated=True, got values '
+            f'from {low:.4g} to {high:.4g}'
+        )

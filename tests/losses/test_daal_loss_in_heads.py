@@ -458,6 +458,15 @@ def test_probabilities_give_the_loss_of_their_logits(sigmoid):
     torch.testing.assert_close(ours.class_balance.share, theirs.class_balance.share)
 
 
+@pytest.mark.parametrize('sigmoid', [False, True])
+def test_logits_are_no_probabilities(sigmoid):
+    loss = DAALLoss(use_sigmoid=sigmoid, activated=True)
+    pred, labels = torch.tensor([[0.2, -3.0, 0.5], [0.1, 0.4, 4.0]]), torch.zeros(2)
+    message = r'pred: expected probabilities in \[0, 1\] with activated=True, .*-3 to 4'
+    with pytest.raises(ValueError, match=message):
+        loss(pred, labels.long())
+
+
 def test_soft_targets_without_focusing_are_binary_cross_entropy():
     """YOLOX and YOLOv3: one-hot targets times the IoU, summed."""
     torch.manual_seed(0)
