@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,13 +156,18 @@ def _is_positive(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value) and value > 0
 
 
+def _is_one_of(value: object, ids: Container) -> bool:
+    # A list has no hash to look it up by.
+    return isinstance(value, int | float | str) and value in ids
+
+
 def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
     """The kind of an annotation's defect and its value; empty strings for none."""
     image_id, category_id = annotation.get('image_id'), annotation.get('category_id')
-    if not isinstance(image_id, int | float | str) or image_id not in images:
+    if not _is_one_of(image_id, images):
         return 'annotations of an image that is not there', f'image_id {image_id}'
     image = images[image_id]
-    if not isinstance(category_id, int | float | str) or category_id not in categories:
+    if not _is_one_of(category_id, categories):
         return 'annotations of an unknown category', f'category_id {category_id}'
     box = annotation.get('bbox')
     shown = f'bbox {box}'

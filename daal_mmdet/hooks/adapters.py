@@ -43,6 +43,7 @@ from daal_mmdet.hooks.dense_head_adapter import (
     DenseHeadAdapter,
     LADAdapter,
     PAAAdapter,
+    PISARetinaAdapter,
     YOLACTAdapter,
     YOLOXAdapter,
 )
@@ -82,7 +83,7 @@ _ADAPTERS: dict[type[nn.Module], partial[HeadAdapter]] = {
     CondInstBboxHead: _AT_ONCE,
     FoveaHead: _AT_ONCE,
     VFNetHead: _AT_ONCE,
-    PISARetinaHead: partial(DenseHeadAdapter, marks_at=3, calls='all images at once'),
+    PISARetinaHead: partial(PISARetinaAdapter),
     YOLACTHead: partial(YOLACTAdapter),
     YOLOXHead: partial(YOLOXAdapter),
     PAAHead: partial(PAAAdapter),

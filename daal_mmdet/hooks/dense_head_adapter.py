@@ -10,12 +10,18 @@ import torch.nn as nn
 from torch import Tensor
 
 from daal_mmdet.hooks.covariance_tracker import CovarianceTracker
-from daal_mmdet.hooks.head_adapter import Call, HeadAdapter, Places
+from daal_mmdet.hooks.head_adapter import (
+    Call,
+    HeadAdapter,
+    Places,
+    is_foreground,
+)
 
 __all__ = [
     'DenseHeadAdapter',
     'LADAdapter',
     'PAAAdapter',
+    'PISARetinaAdapter',
     'YOLACTAdapter',
     'YOLOXAdapter',
 ]
@@ -155,8 +161,7 @@ class DenseHeadAdapter(_MapsAdapter):
     def _is_positive(self, marks: Tensor) -> Tensor:
         if self.calls in _WITH_ALL_ROWS:
             return marks.reshape(-1, marks.shape[-1]).amax(dim=1) > 0
-        labels = marks.reshape(-1)
-        return (labels >= 0) & (labels < self.head.num_classes)
+        return is_foreground(marks.reshape(-1), self.head.num_classes)
 
     def _announce_images(self, levels: Sequence[Tensor]) -> None:
         calls = []
@@ -169,10 +174,24 @@ class DenseHeadAdapter(_MapsAdapter):
             rows = torch.cat([call.rows + i * size for i, call in enumerate(calls)])
             places = [place for call in calls for place in call.places]
             calls = [Call(size * len(calls), rows, places)]
-            if self.head.train_cfg.get('carl') is not None:
-                # PISA's second term weighs the same residuals by their scores.
-                calls.append(Call(len(rows), None, places, measured=False))
         self.announce(calls, skip_empty=True)
+
+
+class PISARetinaAdapter(DenseHeadAdapter):
+    """PISA's RetinaNet: one call, and a second term of the same residuals."""
+
+    def __init__(
+        self, head: nn.Module, trackers: Sequence[CovarianceTracker], model: nn.Module
+    ) -> None:
+        super().__init__(head, trackers, model, marks_at=3, calls='all images at once')
+
+    def announce(self, calls: Sequence[Call], skip_empty: bool = False) -> None:
+        """Announce the term that weighs the positives by their scores, too."""
+        if self.head.train_cfg.get('carl') is not None:
+            (call,) = calls
+            again = Call(len(call.rows), None, call.places, measured=False)
+            calls = [call, again]
+        super().announce(calls, skip_empty)
 
 
 class YOLACTAdapter(DenseHeadAdapter):
@@ -248,10 +267,7 @@ class PAAAdapter(_ImageByImageAdapter):
     extra_calls = True
 
     def _positives_in(self, result: Any) -> Tensor:
-        return self._is_class(result[0])
-
-    def _is_class(self, labels: Tensor) -> Tensor:
-        return (labels >= 0) & (labels < self.head.num_classes)
+        return is_foreground(result[0], self.head.num_classes)
 
 
 class LADAdapter(PAAAdapter):
@@ -263,7 +279,8 @@ class LADAdapter(PAAAdapter):
     def before(self, arguments: Mapping[str, Any]) -> None:
         """Announce the call from the teacher's labels, (images * N,)."""
         labels = arguments['label_assignment_results'][0]
-        self._announce_images(self._is_class(labels).chunk(self._images))
+        positive = is_foreground(labels, self.head.num_classes)
+        self._announce_images(positive.chunk(self._images))
 
     def after(self, arguments: Mapping[str, Any], result: Any) -> None:
         """Nothing is left to announce."""

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from daal_mmdet.hooks.covariance_tracker import Announcement, CovarianceTracker
 
-__all__ = ['Call', 'HeadAdapter', 'Places']
+__all__ = ['Call', 'HeadAdapter', 'Places', 'is_foreground']
+
+
+def is_foreground(labels: Tensor, num_classes: int) -> Tensor:
+    """Which labels are those of a class, not of background or ignored rows, bool."""
+    return (labels >= 0) & (labels < num_classes)
 
 
 class Places(NamedTuple):

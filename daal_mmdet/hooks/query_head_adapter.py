@@ -10,7 +10,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from daal_mmdet.hooks.covariance_tracker import CovarianceTracker
-from daal_mmdet.hooks.head_adapter import Call, HeadAdapter, Places
+from daal_mmdet.hooks.head_adapter import (
+    Call,
+    HeadAdapter,
+    Places,
+    is_foreground,
+)
 
 __all__ = ['DDQHeadAdapter', 'DETRHeadAdapter', 'SparseRoIHeadAdapter']
 
@@ -41,7 +46,7 @@ class DETRHeadAdapter(HeadAdapter):
     def after(self, arguments: Mapping[str, Any], result: Any) -> None:
         """Announce the layer's call from its labels."""
         labels = torch.cat(result[0])
-        rows = _foreground(labels, self.head.num_classes)
+        rows = is_foreground(labels, self.head.num_classes).nonzero().squeeze(1)
         queries, number = self._queries(result[0])
         place = _query_places(self._layer, queries[rows], number)
         self._layer += 1
@@ -87,14 +92,10 @@ class SparseRoIHeadAdapter(HeadAdapter):
     def after(self, arguments: Mapping[str, Any], result: Any) -> None:
         """Announce the stage's call from its labels."""
         labels = result[0]
-        rows = _foreground(labels, self.head.num_classes)
+        rows = is_foreground(labels, self.head.num_classes).nonzero().squeeze(1)
         queries = len(labels) // len(arguments['sampling_results'])
         place = _query_places(0, rows % queries, queries)
         self.announce([Call(len(rows), None, [place])], skip_empty=True)
-
-
-def _foreground(labels: Tensor, num_classes: int) -> Tensor:
-    return ((labels >= 0) & (labels < num_classes)).nonzero().squeeze(1)
 
 
 def _all_queries(like: Tensor) -> Tensor:

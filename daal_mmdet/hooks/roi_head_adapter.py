@@ -11,7 +11,12 @@ from mmdet.models.roi_heads import PISARoIHead
 from torch import Tensor
 
 from daal_mmdet.hooks.covariance_tracker import CovarianceTracker
-from daal_mmdet.hooks.head_adapter import Call, HeadAdapter, Places
+from daal_mmdet.hooks.head_adapter import (
+    Call,
+    HeadAdapter,
+    Places,
+    is_foreground,
+)
 
 __all__ = ['RoIHeadAdapter']
 
@@ -45,7 +50,7 @@ class RoIHeadAdapter(HeadAdapter):
             return
         labels, rois = arguments['labels'], arguments['rois']
         classes = self.head.num_classes
-        rows = ((labels >= 0) & (labels < classes)).nonzero().squeeze(1)
+        rows = is_foreground(labels, classes).nonzero().squeeze(1)
         labels, levels = labels[rows], self._levels(rois[rows])
         members = [(levels == i).nonzero().squeeze(1) for i in range(self._num_levels)]
         places = [
