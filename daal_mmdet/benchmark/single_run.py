@@ -33,6 +33,7 @@ from daal_mmdet.benchmark.config_hash import config_hash
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
 from daal_mmdet.benchmark.schedule import schedule_length
 from daal_mmdet.cli import build_runner
+from daal_mmdet.cpu_processes import run_on_cpu
 from daal_mmdet.logged_scalars import read_scalars
 
 __all__ = ['RESULT', 'train_and_evaluate']
@@ -60,9 +61,9 @@ def train_and_evaluate(config: Config, folder: Path) -> dict:
         config.resume = True
         config.load_from = str(checkpoint)
     runner = build_runner(config)
-    if not torch.cuda.is_available():
-        # Depthwise convolutions of a CPU take half the time. Weights drawn in this
-        # layout are others than tools/train.py draws, so all runs must have it.
+    if run_on_cpu():
+        # Faster for depthwise convolutions. Weights drawn in this layout are others
+        # than tools/train.py draws, so all runs must have it.
         runner.model.to(memory_format=torch.channels_last)
     runner.train()
     result = {part: _evaluate(runner, part) for part in ('val', 'test')}

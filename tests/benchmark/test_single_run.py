@@ -74,6 +74,9 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
         for folder in ('whole', 'cut')
     ]
     torch.testing.assert_close(*weights, rtol=0, atol=0)
+    kernel = weights[0]['bbox_head.cls_convs.0.conv.weight']
+    on_cpu = not torch.cuda.is_available()
+    assert kernel.is_contiguous(memory_format=torch.channels_last) is on_cpu
     for part in ('val', 'test'):
         assert cut[part] == whole[part]
         assert set(cut[part]['class_AP']) == {'a', 'b', 'c'}
