@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from pairs import PAIR_HEADER, machine, markdown_table, measure, pair_row
 
-from daal_mmdet.losses.bnm_loss import batch_nuclear_norm_loss
+from daal_mmdet.losses import BNMLoss
 from daal_mmdet.nuclear_norm import METHODS, nuclear_norm
 
 SHAPES = [(512, 80), (2048, 80), (512, 1203), (2048, 1203)]
@@ -96,8 +96,9 @@ def main(argv: list[str] | None = None) -> None:
     total = max(args.cap_rows, default=0)
     leaf = torch.randn(total, 80, device=args.device).requires_grad_()
     order = torch.randperm(total, device=args.device)
+    loss = BNMLoss(use_sigmoid=True)
     steps = {
-        str(B): step(partial(batch_nuclear_norm_loss, mask=order < B), leaf)
+        str(B): step(partial(loss, weight=(order < B).float()), leaf)
         for B in args.cap_rows
     }
     if steps:

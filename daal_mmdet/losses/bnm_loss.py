@@ -11,38 +11,34 @@ from torch import Tensor
 from daal_mmdet.losses.validation import check_choice, check_flag, check_number
 from daal_mmdet.nuclear_norm import METHODS, nuclear_norm
 
-__all__ = ['NORMALIZATIONS', 'BNMLoss', 'batch_nuclear_norm_loss', 'gather_rows']
+__all__ = ['NORMALIZATIONS', 'BNMLoss', 'batch_nuclear_norm_loss', 'choose_rows']
 
 NORMALIZATIONS = ('bound', 'batch', 'rank')
 
 
-def gather_rows(matrix: Tensor, mask: Tensor, max_rows: int) -> tuple[Tensor, Tensor]:
-    """Take the marked rows of a matrix, evenly thinned out to at most ``max_rows``.
+def choose_rows(mask: Tensor, max_rows: int) -> tuple[Tensor, Tensor]:
+    """Indices of the marked rows, evenly thinned out to at most ``max_rows``.
 
-    On a CPU exactly the taken rows come back. Elsewhere their number is not known to
-    the host without waiting for the device, and never to a compiled graph, so
-    ``min(N, max_rows)`` rows come back, of which the first ``taken.sum()`` are the
-    taken ones.
+    On a CPU exactly those. Elsewhere their number is not known to the host without
+    waiting for the device, and never to a compiled graph, so ``min(N, max_rows)``
+    indices come back, of which the first ``taken.sum()`` are the chosen ones.
 
     Args:
-        matrix: (N, C).
         mask: (N,), bool.
         max_rows: Cap on the number of rows, > 0.
 
     Returns:
-        Rows (K, C), and ``taken`` (K,), bool, which of them are marked ones.
+        Indices (K,), int64, and ``taken`` (K,), bool, which of them are marked ones.
     """
-    if matrix.device.type != 'cpu' or torch.compiler.is_compiling():
-        return _gather_rows_without_sync(matrix, mask, max_rows)
+    if mask.device.type != 'cpu' or torch.compiler.is_compiling():
+        return _choose_rows_without_sync(mask, max_rows)
     index = mask.nonzero().squeeze(1)
     if len(index) > max_rows:
         index = index[torch.arange(max_rows) * len(index) // max_rows]
-    return matrix[index], torch.ones_like(index, dtype=torch.bool)
+    return index, torch.ones_like(index, dtype=torch.bool)
 
 
-def _gather_rows_without_sync(
-    matrix: Tensor, mask: Tensor, max_rows: int
-) -> tuple[Tensor, Tensor]:
+def _choose_rows_without_sync(mask: Tensor, max_rows: int) -> tuple[Tensor, Tensor]:
     rank = mask.cumsum(0)
     count = rank[-1:] if len(rank) else rank.new_zeros(1)
     slots = torch.arange(min(len(mask), max_rows), device=mask.device)
@@ -50,7 +46,7 @@ def _gather_rows_without_sync(
     wanted = torch.where(count > max_rows, slots * count // max_rows, slots)
     taken = slots < count
     index = torch.searchsorted(rank, wanted + 1).clamp(max=max(len(mask) - 1, 0))
-    return matrix[index], taken
+    return index, taken
 
 
 def batch_nuclear_norm_loss(
@@ -58,7 +54,6 @@ def batch_nuclear_norm_loss(
     mask: Tensor | None = None,
     normalization: str = 'bound',
     method: str = 'auto',
-    max_rows: int = 1024,
 ) -> Tensor:
     """Negative, normalised nuclear norm of the class probabilities of a batch.
 
@@ -80,7 +75,6 @@ def batch_nuclear_norm_loss(
         normalization: One of :data:`NORMALIZATIONS`.
         method: How the norm is computed, see
             :func:`daal_mmdet.nuclear_norm.nuclear_norm`.
-        max_rows: More rows than this are thinned out evenly, > 0.
 
     Returns:
         A scalar in float32 at least. 0, with a zero gradient, where no row counts.
@@ -89,14 +83,15 @@ def batch_nuclear_norm_loss(
         ValueError: If ``normalization`` or ``method`` is unknown.
     """
     check_choice('normalization', normalization, NORMALIZATIONS)
-    if mask is None:
-        mask = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-    rows, taken = gather_rows(logits, mask, max_rows)
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    # Rows of zeros leave the singular values as they are.
-    A = torch.where(taken.unsqueeze(1), F.softmax(rows, dim=1, dtype=dtype), 0.0)
+    A = F.softmax(logits, dim=1, dtype=dtype)
+    if mask is None:
+        B = A.new_full((), len(logits))
+    else:
+        B = mask.sum().to(dtype)
+        # Rows of zeros leave the singular values as they are.
+        A = torch.where(mask.unsqueeze(1), A, 0.0)
     norm = nuclear_norm(A, method)
-    B = taken.sum().to(dtype)
     rank = B.clamp(max=logits.shape[1])
     safe_B, safe_rank = B.clamp(min=1), rank.clamp(min=1)
     if normalization == 'bound':
@@ -180,7 +175,8 @@ class BNMLoss(nn.Module):
             mask &= (target >= 0) & (target < logits.shape[1])
         if weight is not None:
             mask &= weight > 0
+        index, taken = choose_rows(mask, self.max_rows)
         loss = batch_nuclear_norm_loss(
-            logits, mask, self.normalization, self.method, self.max_rows
+            logits[index], taken, self.normalization, self.method
         )
         return self.loss_weight * loss

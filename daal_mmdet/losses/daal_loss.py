@@ -9,7 +9,11 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from daal_mmdet.losses.adaptive_composition import AdaptiveComposition
-from daal_mmdet.losses.bnm_loss import NORMALIZATIONS, batch_nuclear_norm_loss
+from daal_mmdet.losses.bnm_loss import (
+    NORMALIZATIONS,
+    batch_nuclear_norm_loss,
+    choose_rows,
+)
 from daal_mmdet.losses.class_balance import ClassBalance, check_options
 from daal_mmdet.losses.head_aware_loss import HeadAwareLoss
 from daal_mmdet.losses.head_rules import FULL_CALL
@@ -268,15 +272,18 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         balance = None
         if self.class_balance is not None and kind.balances:
             balance = snapshot(self.class_balance(C))
-        task = self.task_term(pred, targets, balance, reduction, avg_factor)
-        bnm = None
+        take = taken = bnm = None
         if self.bnm_weight > 0 and kind.bnm and reduction != 'none':
+            take, taken = choose_rows(targets.foreground(), self.bnm_max_rows)
+        task, rows = self.task_term(
+            pred, targets, balance, reduction, avg_factor, take
+        )
+        if rows is not None:
             bnm = batch_nuclear_norm_loss(
-                self.task_term.class_logits(pred),
-                targets.foreground(),
+                self.task_term.class_logits(rows),
+                taken,
                 self.bnm_normalization,
                 self.bnm_method,
-                self.bnm_max_rows,
             )
         loss, bnm = self.compose(task, bnm)
         if reduction == 'none':

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def sigmoid_focal(
     alpha: float | None,
     row_weight: Tensor | None,
     pos_weight: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Value and gradient of :func:`daal_mmdet.losses.fused_focal.sigmoid_focal_sum`.
 
     Each program takes a tile of rows and columns, reads every logit once, and writes
@@ -61,12 +62,13 @@ def sigmoid_focal(
         pos_weight: (C,).
 
     Returns:
-        The loss, a scalar, and its gradient, (N, C), both float32.
+        The loss, a scalar, and the function that scales its gradient, (N, C), in place
+        and returns it, both float32.
     """
     num_rows, num_classes = logits.shape
     grad = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
     if grad.numel() == 0:
-        return grad.sum(), grad
+        return grad.sum(), grad.mul_
     positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1.0 - alpha)
     width = min(_MOST_COLUMNS, triton.next_power_of_2(num_classes))
     height = _ENTRIES // width
@@ -97,7 +99,7 @@ def sigmoid_focal(
             HEIGHT=height,
             WIDTH=width,
         )
-    return sums.sum(), grad
+    return sums.sum(), grad.mul_
 
 
 @functools.cache

@@ -4,13 +4,17 @@ Blocks of rows go through in turn, so that what is computed on the way stays in 
 cache and no N x C tensor is kept but the gradient. The sums are *not* averaged, and are
 computed in float32 at least. Targets and weights are not differentiated, and neither is
 the gradient: :mod:`daal_mmdet.losses.focal` has losses of every entry that can be.
+
+Each function also hands out rows of the logits that another loss is computed from. What
+comes back for them is added to the one gradient there is; autograd by itself would make
+another N x C tensor, of zeros but for these rows, and add the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +23,31 @@ from torch import Tensor
 from daal_mmdet.losses import focal_triton
 
 __all__ = [
+    'FocalSum',
     'sigmoid_focal_soft_sum',
     'sigmoid_focal_sum',
     'softmax_focal_soft_sum',
     'softmax_focal_sum',
 ]
 
-Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
+# A sum, and the function that gives its gradient times a scalar, once.
+Evaluate = Callable[..., tuple[Tensor, Callable[[Tensor], Tensor]]]
 
 # Elements per row block on a CPU: three float32 temporaries of it stay in cache.
 _BLOCK = 1 << 17
 _PROBABILITY_EPS = 1e-12
+
+
+class FocalSum(NamedTuple):
+    """A loss and the rows that were asked for.
+
+    Attributes:
+        total: The sum, scalar.
+        rows: ``logits[take]``, (K, columns); None where ``take`` is.
+    """
+
+    total: Tensor
+    rows: Tensor | None
 
 
 def sigmoid_focal_sum(
@@ -40,7 +58,8 @@ def sigmoid_focal_sum(
     weight: Tensor | None = None,
     pos_weight: Tensor | None = None,
     scores: Tensor | None = None,
-) -> Tensor:
+    take: Tensor | None = None,
+) -> FocalSum:
     """Weighted sum of the sigmoid focal loss over all rows and classes.
 
     ::
@@ -66,20 +85,21 @@ def sigmoid_focal_sum(
         weight: w, (N,), or weights of every entry, (N, C).
         pos_weight: v, (C,), multiplies the positive term.
         scores: t, (N,), quality in [0, 1], read where a row is foreground.
+        take: (K,), int64, rows of the logits to hand out; None for none.
 
     Returns:
-        A scalar; 0 for N = 0. NaN or infinite where a logit is.
+        The sum, 0 for N = 0, and the rows. NaN or infinite where a logit is.
 
     Raises:
         RuntimeError: When differentiated twice.
     """
-    evaluate = _sigmoid
+    evaluate: Evaluate = _sigmoid
     whole_rows = scores is None and (weight is None or weight.dim() == 1)
     if whole_rows and focal_triton.usable(logits):
         evaluate = focal_triton.sigmoid_focal
     elif scores is not None:
         evaluate = partial(_sigmoid, scores=scores)
-    return _sum(logits, evaluate, labels, gamma, alpha, weight, pos_weight)
+    return _sum(logits, take, evaluate, labels, gamma, alpha, weight, pos_weight)
 
 
 def sigmoid_focal_soft_sum(
@@ -89,7 +109,8 @@ def sigmoid_focal_soft_sum(
     alpha: float | None = 0.25,
     weight: Tensor | None = None,
     pos_weight: Tensor | None = None,
-) -> Tensor:
+    take: Tensor | None = None,
+) -> FocalSum:
     """Weighted sum of :func:`daal_mmdet.losses.focal.sigmoid_focal_elements`.
 
     Args:
@@ -99,14 +120,15 @@ def sigmoid_focal_soft_sum(
         alpha: Share of the positive term in [0, 1]; None leaves both terms at 1.
         weight: (N,), or weights of every entry, (N, C).
         pos_weight: v, (C,), multiplies the positive term.
+        take: (K,), int64, rows of the logits to hand out; None for none.
 
     Returns:
-        A scalar; 0 for N = 0. NaN or infinite where a logit is.
+        The sum, 0 for N = 0, and the rows. NaN or infinite where a logit is.
 
     Raises:
         RuntimeError: When differentiated twice.
     """
-    return _sum(logits, _sigmoid_soft, targets, gamma, alpha, weight, pos_weight)
+    return _sum(logits, take, _sigmoid_soft, targets, gamma, alpha, weight, pos_weight)
 
 
 def softmax_focal_sum(
@@ -116,7 +138,8 @@ def softmax_focal_sum(
     alpha: float | None = None,
     weight: Tensor | None = None,
     class_weight: Tensor | None = None,
-) -> Tensor:
+    take: Tensor | None = None,
+) -> FocalSum:
     """Weighted sum of the focal cross entropy over all rows.
 
     ::
@@ -132,14 +155,15 @@ def softmax_focal_sum(
             leaves both at 1.
         weight: w, (N,).
         class_weight: v, (C + 1,).
+        take: (K,), int64, rows of the logits to hand out; None for none.
 
     Returns:
-        A scalar; 0 for N = 0.
+        The sum, 0 for N = 0, and the rows.
 
     Raises:
         RuntimeError: When differentiated twice.
     """
-    return _sum(logits, _softmax, labels, gamma, alpha, weight, class_weight)
+    return _sum(logits, take, _softmax, labels, gamma, alpha, weight, class_weight)
 
 
 def softmax_focal_soft_sum(
@@ -149,7 +173,8 @@ def softmax_focal_soft_sum(
     alpha: float | None = None,
     weight: Tensor | None = None,
     class_weight: Tensor | None = None,
-) -> Tensor:
+    take: Tensor | None = None,
+) -> FocalSum:
     """Weighted sum of the focal cross entropy over rows with a target distribution.
 
     See :func:`daal_mmdet.losses.focal.softmax_focal_soft_rows`.
@@ -162,33 +187,42 @@ def softmax_focal_soft_sum(
             leaves both at 1.
         weight: (N,).
         class_weight: (C + 1,).
+        take: (K,), int64, rows of the logits to hand out; None for none.
 
     Returns:
-        A scalar; 0 for N = 0.
+        The sum, 0 for N = 0, and the rows.
 
     Raises:
         RuntimeError: When differentiated twice.
     """
-    return _sum(logits, _softmax_soft, targets, gamma, alpha, weight, class_weight)
+    options = gamma, alpha, weight, class_weight
+    return _sum(logits, take, _softmax_soft, targets, *options)
 
 
-def _sum(logits: Tensor, evaluate: Evaluate, *target_and_options: Any) -> Tensor:
-    total: Tensor = _Fused.apply(logits, evaluate, *target_and_options)
-    return total
+def _sum(
+    logits: Tensor, take: Tensor | None, evaluate: Evaluate, *target_and_options: Any
+) -> FocalSum:
+    return FocalSum(*_Fused.apply(logits, take, evaluate, *target_and_options))
 
 
 class _Fused(torch.autograd.Function):
-    """A sum, and the gradient that ``evaluate(logits, *rest)`` returns with it."""
+    """A sum with the gradient that ``evaluate(logits, *rest)`` finds, and rows."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, evaluate: Evaluate, *rest: Any) -> Tensor:
-        total, ctx.grad = evaluate(logits, *rest)
+    def forward(
+        ctx: Any, logits: Tensor, take: Tensor | None, evaluate: Evaluate, *rest: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        total, ctx.gradient = evaluate(logits, *rest)
         ctx.evaluate, ctx.rest = evaluate, rest
-        ctx.save_for_backward(logits)
-        return total
+        ctx.save_for_backward(logits, take)
+        # No zeros for an output that no loss came from.
+        ctx.set_materialize_grads(False)
+        return total, None if take is None else logits[take]
 
     @staticmethod
-    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_total: Tensor | None, grad_rows: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         # Gradients are only enabled here under create_graph=True. The saved gradient
         # has no graph, so that a second derivative would silently lack its terms.
         if torch.is_grad_enabled():
@@ -196,13 +230,19 @@ class _Fused(torch.autograd.Function):
                 'the sum of a focal loss can not be differentiated twice; take '
                 "reduction='none' and add its entries up, which can"
             )
-        # Scaled in place: another N x C tensor would take a third of the time. So a
-        # second pass through a retained graph has to compute it again.
-        (logits,) = ctx.saved_tensors
-        grad, ctx.grad = ctx.grad, None
-        if grad is None:
-            _, grad = ctx.evaluate(logits, *ctx.rest)
-        return grad.mul_(grad_total), *[None] * (1 + len(ctx.rest))
+        logits, take = ctx.saved_tensors
+        if grad_total is None:
+            grad = torch.zeros_like(logits)
+        else:
+            # Scaled in place: another N x C tensor would take a third of the time. So
+            # a second pass through a retained graph has to compute it again.
+            gradient, ctx.gradient = ctx.gradient, None
+            if gradient is None:
+                _, gradient = ctx.evaluate(logits, *ctx.rest)
+            grad = gradient(grad_total)
+        if grad_rows is not None:
+            grad.index_add_(0, take, grad_rows.to(grad.dtype))
+        return grad, *[None] * (2 + len(ctx.rest))
 
 
 def _sigmoid(
@@ -213,7 +253,7 @@ def _sigmoid(
     weight: Tensor | None,
     pos_weight: Tensor | None,
     scores: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1.0 - alpha)
     C = logits.shape[1]
     total, grad = _start(logits)
@@ -250,7 +290,7 @@ def _sigmoid(
         for entries, entry in ((loss, loss_y), (g, g_y)):
             entries[at, column] = torch.where(foreground, entry, entries[at, column])
         total += loss.sum()
-    return total, grad
+    return total, grad.mul_
 
 
 def _sigmoid_soft(
@@ -260,7 +300,7 @@ def _sigmoid_soft(
     alpha: float | None,
     weight: Tensor | None,
     pos_weight: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     total, grad = _start(logits)
     v = None if pos_weight is None else pos_weight.to(grad.dtype)
     for rows in _blocks(logits):
@@ -281,7 +321,7 @@ def _sigmoid_soft(
             slope *= share
         grad[rows] = slope
         total += _weigh(loss, grad[rows], weight, rows)
-    return total, grad
+    return total, grad.mul_
 
 
 def _softmax(
@@ -291,26 +331,28 @@ def _softmax(
     alpha: float | None,
     weight: Tensor | None,
     class_weight: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    total, grad = _start(logits)
-    scale = _class_scale(grad, alpha, class_weight)
-    for rows in _blocks(logits):
-        y, g = labels[rows].unsqueeze(1), grad[rows]
-        log_p = F.log_softmax(logits[rows], dim=1, dtype=grad.dtype)
-        log_p_y = log_p.gather(1, y)
-        gamma_y = gamma[y] if isinstance(gamma, Tensor) else gamma
-        loss, slope = _cross_entropy(log_p_y, gamma_y)
-        if scale is not None:
-            loss, slope = loss * scale[y], slope * scale[y]
-        if weight is not None:
-            w = weight[rows].to(grad.dtype).unsqueeze(1)
-            loss, slope = loss * w, slope * w
-        total += loss.sum()
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    p, y = torch.softmax(logits, dim=1, dtype=dtype), labels.unsqueeze(1)
+    # log p_y through the largest entry, whose probability does not underflow: another
+    # N x C pass of logarithms is saved.
+    above = logits.gather(1, y).to(dtype) - logits.amax(1, keepdim=True).to(dtype)
+    log_p_y = above + p.amax(1, keepdim=True).log()
+    gamma_y = gamma[y] if isinstance(gamma, Tensor) else gamma
+    loss, slope = _cross_entropy(log_p_y, gamma_y)
+    scale = _class_scale(p, alpha, class_weight)
+    if scale is not None:
+        loss, slope = loss * scale[y], slope * scale[y]
+    if weight is not None:
+        w = weight.to(dtype).unsqueeze(1)
+        loss, slope = loss * w, slope * w
+
+    def gradient(grad_total: Tensor) -> Tensor:
         # d log p_y / ds = onehot - p
-        torch.exp(log_p, out=g)
-        g *= -slope
-        g.scatter_add_(1, y, slope)
-    return total, grad
+        by_row = grad_total * slope
+        return p.mul_(-by_row).scatter_add_(1, y, by_row)
+
+    return loss.sum(), gradient
 
 
 def _softmax_soft(
@@ -320,7 +362,7 @@ def _softmax_soft(
     alpha: float | None,
     weight: Tensor | None,
     class_weight: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     total, grad = _start(logits)
     scale = _class_scale(grad, alpha, class_weight)
     for rows in _blocks(logits):
@@ -334,7 +376,7 @@ def _softmax_soft(
         total += (loss * share).sum()
         slope = slope * share
         grad[rows] = slope - log_p.exp_() * slope.sum(dim=1, keepdim=True)
-    return total, grad
+    return total, grad.mul_
 
 
 def _start(logits: Tensor) -> tuple[Tensor, Tensor]:

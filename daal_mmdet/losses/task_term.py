@@ -99,7 +99,8 @@ class TaskTerm(nn.Module):
         balance: Tensor | None = None,
         reduction: str = 'mean',
         avg_factor: Tensor | float | None = None,
-    ) -> Tensor:
+        take: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Compute the loss.
 
         Args:
@@ -108,10 +109,12 @@ class TaskTerm(nn.Module):
             balance: Weights of the classes' positive terms, (C,).
             reduction: 'none', 'mean' or 'sum'.
             avg_factor: What 'mean' divides by; None means the number of entries.
+            take: (K,), int64, rows of ``pred`` to hand out for another loss, which is
+                cheaper to differentiate than to index ``pred`` itself; None for none.
 
         Returns:
             A scalar; for 'none' (N, C), or (N,) under a softmax and for quality
-            targets, as in mmdet.
+            targets, as in mmdet. And ``pred[take]``, or None.
 
         Raises:
             ValueError: If ``avg_factor`` comes with 'sum', or ``class_weight`` or the
@@ -134,8 +137,9 @@ class TaskTerm(nn.Module):
             )
         with torch.autocast(device_type=pred.device.type, enabled=False):
             if reduction != 'none' and self._can_fuse(targets):
-                total = self._fused_sum(pred, targets, class_weight)
+                total, rows = self._fused_sum(pred, targets, class_weight, take)
             else:
+                rows = None if take is None else pred[take]
                 elements = self._elements(pred, targets, class_weight)
                 if weight is not None:
                     rows_only = weight.dim() < elements.dim()
@@ -145,11 +149,11 @@ class TaskTerm(nn.Module):
                     keep = keep[:, None] if elements.dim() > 1 else keep
                     elements = torch.where(keep, elements, 0.0)
                 if reduction == 'none':
-                    return elements
+                    return elements, rows
                 total = elements.sum()
             if reduction == 'sum':
-                return total
-            return total / self._denominator(pred, targets, avg_factor)
+                return total, rows
+            return total / self._denominator(pred, targets, avg_factor), rows
 
     def class_logits(self, pred: Tensor) -> Tensor:
         """Logits of the C foreground classes, whatever form ``pred`` has, (N, C)."""
@@ -209,8 +213,12 @@ class TaskTerm(nn.Module):
         )
 
     def _fused_sum(
-        self, pred: Tensor, targets: Targets, class_weight: Tensor | None
-    ) -> Tensor:
+        self,
+        pred: Tensor,
+        targets: Targets,
+        class_weight: Tensor | None,
+        take: Tensor | None,
+    ) -> fused_focal.FocalSum:
         """Sum of :meth:`_elements` with the weights of rows or entries."""
         labels, weight, alpha = targets.labels, targets.weight, self.alpha
         if targets.not_ignored is not None:
@@ -223,16 +231,18 @@ class TaskTerm(nn.Module):
             target, function = labels, fused_focal.softmax_focal_sum
             if labels is None:
                 target, function = targets.soft, fused_focal.softmax_focal_soft_sum
-            return function(pred, target, self.gamma, alpha, weight, class_weight)
+            return function(
+                pred, target, self.gamma, alpha, weight, class_weight, take
+            )
         if labels is None:
             return fused_focal.sigmoid_focal_soft_sum(
-                pred, targets.soft, self.gamma, alpha, weight, class_weight
+                pred, targets.soft, self.gamma, alpha, weight, class_weight, take
             )
         gamma, scores = self.gamma, targets.scores
         if scores is not None:
             gamma, alpha = self.beta, None
         return fused_focal.sigmoid_focal_sum(
-            pred, labels, gamma, alpha, weight, class_weight, scores
+            pred, labels, gamma, alpha, weight, class_weight, scores, take
         )
 
     def _denominator(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from daal_mmdet.losses import DAALLoss
-from daal_mmdet.losses.bnm_loss import batch_nuclear_norm_loss
+from daal_mmdet.losses.bnm_loss import choose_rows
 from daal_mmdet.losses.iteration_scalars import IterationScalars
 
 N, C = 20, 5
@@ -52,13 +52,11 @@ def test_no_value_is_read_on_a_gpu(options, monkeypatch):
     ],
 )
 def test_a_read_would_be_found(read, message, monkeypatch):
-    def with_read(logits, mask, *options):
+    def with_read(mask, max_rows):
         read(mask)
-        return batch_nuclear_norm_loss(logits, mask, *options)
+        return choose_rows(mask, max_rows)
 
-    monkeypatch.setattr(
-        'daal_mmdet.losses.daal_loss.batch_nuclear_norm_loss', with_read
-    )
+    monkeypatch.setattr('daal_mmdet.losses.daal_loss.choose_rows', with_read)
     with pytest.raises((RuntimeError, NotImplementedError), match=message):
         run_without_values(monkeypatch, use_sigmoid=True)
 
