@@ -133,6 +133,50 @@ def test_scalar_update_is_differentiable():
     assert torch.autograd.gradcheck(kalman.scalar_update, inputs)
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 999), st.floats(-6, 6), st.floats(-6, 2))
+def test_level_trend_step_is_predict_and_update(seed, log_noise, log_acceleration):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(3, 2, 2))
+    values = tensors(
+        mean=rng.normal(size=(3, 2)),
+        P=root @ root.transpose(0, 2, 1),
+        z=rng.normal(size=3),
+        R=10.0**log_noise,
+        acceleration=10.0**log_acceleration,
+    )
+    ours = kalman.level_trend_step(**values)
+    for i in range(3):
+        oracle = filterpy.kalman.KalmanFilter(dim_x=2, dim_z=1)
+        oracle.x, oracle.P = values['mean'][i].numpy(), values['P'][i].numpy()
+        oracle.F, oracle.H = np.array([[1.0, 1], [0, 1]]), np.array([[1.0, 0]])
+        oracle.Q = 10.0**log_acceleration * np.array([[1 / 3, 1 / 2], [1 / 2, 1]])
+        oracle.R = np.array([[10.0**log_noise]])
+        oracle.predict()
+        oracle.update(values['z'][i].numpy())
+        want = oracle.x, oracle.P, oracle.K[0, 0]
+        for got, value in zip((x[i] for x in ours), want, strict=True):
+            np.testing.assert_allclose(got, value, rtol=1e-7, atol=1e-9)
+
+
+def test_level_trend_step_is_differentiable():
+    generator = torch.Generator().manual_seed(0)
+    mean, z = (torch.randn(n, generator=generator).double() for n in (2, 1))
+    P = torch.tensor([[2.0, 0.3], [0.3, 1.0]], dtype=torch.float64)
+    R, acceleration = torch.tensor([0.5, 0.2], dtype=torch.float64)
+    inputs = [x.requires_grad_() for x in (mean, P, z[0], R, acceleration)]
+    assert torch.autograd.gradcheck(kalman.level_trend_step, inputs)
+
+
+def test_level_trend_covariance_stays_positive_over_many_float32_steps():
+    generator = torch.Generator().manual_seed(0)
+    mean, P = torch.zeros(2), torch.diag(torch.tensor([1.0, 1e-2]))
+    for z in torch.randn(2000, generator=generator):
+        R, acceleration = torch.tensor(1e-6), torch.tensor(1e-6)
+        mean, P, _ = kalman.level_trend_step(mean, P, z, R, acceleration)
+        assert torch.linalg.eigvalsh(P.double())[0] > 0
+
+
 def test_noise_estimate_finds_the_true_noise():
     rng = np.random.default_rng(4)
     R_true, Q = 0.5, 0.01

@@ -27,10 +27,10 @@ class AdaptiveProportion(nn.Module):
         [level, trend],   F = [[1, 1], [0, 1]],   H = [1, 0],
         Q = (trend_noise * level)^2 [[1/3, 1/2], [1/2, 1]],
 
-    the discretised white-noise-acceleration model (Bar-Shalom, Li, Kirubarajan,
-    "Estimation with applications to tracking and navigation", 2001, section 6.2.2),
-    with R re-estimated from the innovations. Q is relative to the level, so the gain
-    does not change when the loss is rescaled.
+    the discretised white-noise-acceleration model, see
+    :func:`daal_mmdet.kalman.level_trend_step`, with R re-estimated from the
+    innovations. Q is relative to the level, so the gain does not change when the loss
+    is rescaled.
 
     The gain K of the level, in (0, 1), says how far a measured loss can be trusted. The
     proportion 1 - K is near 0 while the filter still depends on each measurement and
@@ -74,9 +74,6 @@ class AdaptiveProportion(nn.Module):
     proportion: Tensor
     num_measurements: Tensor
     next_update: Tensor
-    _transition: Tensor
-    _measurement: Tensor
-    _acceleration: Tensor
     _first: Tensor
 
     def __init__(
@@ -113,14 +110,9 @@ class AdaptiveProportion(nn.Module):
         self.register_buffer('proportion', torch.zeros(()))
         self.register_buffer('num_measurements', torch.zeros((), dtype=torch.int64))
         self.register_buffer('next_update', torch.zeros((), dtype=torch.int64))
-        # Constants live on the device too: making one there would wait for it.
-        for name, rows in (
-            ('_transition', [[1.0, 1.0], [0.0, 1.0]]),
-            ('_measurement', [[1.0, 0.0]]),
-            ('_acceleration', [[1 / 3, 1 / 2], [1 / 2, 1.0]]),
-            ('_first', [[_FIRST_LEVEL**2, 0.0], [0.0, _FIRST_TREND**2]]),
-        ):
-            self.register_buffer(name, torch.tensor(rows), persistent=False)
+        # A constant that lives on the device too: making it there would wait for it.
+        first = torch.tensor([[_FIRST_LEVEL**2, 0.0], [0.0, _FIRST_TREND**2]])
+        self.register_buffer('_first', first, persistent=False)
 
     @torch.no_grad()
     def observe(self, task: Tensor, valid: Tensor) -> None:
@@ -130,28 +122,27 @@ class AdaptiveProportion(nn.Module):
             task: The measured task loss, scalar.
             valid: Scalar bool; where false the state stays as it is.
         """
-        task = torch.where(valid, task, 0.0)
+        task = torch.where(valid, task, 0.0).to(self.mean.dtype)
         fresh = self.num_measurements == 0
-        F, H = self._transition, self._measurement
 
-        # The first measurement is also the first level.
-        first = torch.stack((task, torch.zeros_like(task)))
-        mean = torch.where(fresh, first, self.mean)
-        scale = mean[0].abs().clamp(min=_SMALLEST_LEVEL).square()
+        # The first measurement is also the first level; the trend starts at 0.
+        level, trend = self.mean.unbind()
+        level = torch.where(fresh, task, level)
+        scale = level.abs().clamp(min=_SMALLEST_LEVEL).square()
         covariance = torch.where(fresh, self._first * scale, self.covariance)
         noise = torch.where(fresh, _FIRST_NOISE**2 * scale, self.noise)
 
-        Q = self.trend_noise**2 * scale * self._acceleration
-        predicted = kalman.predict(mean, covariance, F, Q)
-        updated = kalman.update(*predicted, task[None], H, noise.reshape(1, 1))
-        mean, covariance = updated.mean, updated.covariance
-        gain = updated.gain[0, 0]
-        noise = kalman.adapt_measurement_noise(
-            noise.reshape(1, 1),
-            residual=task[None] - mean[:1],
-            HPH=covariance[:1, :1],
-            forgetting=self.noise_forgetting,
-        )[0, 0]
+        mean, covariance, gain = kalman.level_trend_step(
+            torch.stack((level, trend)),
+            covariance,
+            task,
+            noise,
+            acceleration=self.trend_noise**2 * scale,
+        )
+        # kalman.adapt_measurement_noise, of scalars.
+        error = task - mean[0]
+        measured = torch.addcmul(covariance[0, 0], error, error)
+        noise = torch.lerp(measured, noise, self.noise_forgetting)
         noise = torch.maximum(noise, _LEAST_NOISE**2 * scale)
 
         count = self.num_measurements + 1
@@ -168,7 +159,7 @@ class AdaptiveProportion(nn.Module):
             (self.next_update, next_update),
             (self.num_measurements, count),
         ):
-            buffer.copy_(torch.where(valid, value, buffer))
+            torch.where(valid, value, buffer, out=buffer)
 
     def _cycle(self, mean: Tensor, covariance: Tensor) -> Tensor:
         """T in iterations, scalar int64."""

@@ -169,31 +169,32 @@ class ClassBalance(nn.Module):
             valid: Scalar bool; where false the state stays as it is.
         """
         C = len(counts)
+        share, variance, weight = (
+            buffer[:C] for buffer in (self.share, self.variance, self.weight)
+        )
+        counts = counts.to(share.dtype)
         n = counts.sum()
         valid = valid & (n > 0)
         fresh = self.measured_classes != C
         prior = 1.0 / C
-        x = torch.where(fresh, prior, self.share[:C])
-        P = torch.where(fresh, prior * (1 - prior), self.variance[:C])
-
-        P = P + self.process_noise
+        x = torch.where(fresh, prior, share)
+        P = torch.where(fresh, prior * (1 - prior), variance) + self.process_noise
         n = n.clamp(min=1)
         binomial = x.clamp(self.floor, 1 - self.floor)
         R = binomial * (1 - binomial) / n
         x, P, _ = kalman.scalar_update(x, P, counts / n, R)
-        weight = class_weights(x, P, self.tau, self.kappa, self.floor, self.max_weight)
+        new_weight = class_weights(
+            x, P, self.tau, self.kappa, self.floor, self.max_weight
+        )
+        count = torch.where(fresh, 1, self.num_measurements + 1)
         for buffer, new in (
-            (self.share, x),
-            (self.variance, P),
-            (self.weight, weight),
-        ):
-            buffer[:C].copy_(torch.where(valid, new, buffer[:C]))
-        count = torch.where(fresh, 0, self.num_measurements) + 1
-        for counter, new in (
+            (share, x),
+            (variance, P),
+            (weight, new_weight),
             (self.num_measurements, count),
             (self.measured_classes, torch.full_like(count, C)),
         ):
-            counter.copy_(torch.where(valid, new, counter))
+            torch.where(valid, new, buffer, out=buffer)
 
     def extra_repr(self) -> str:
         """Options, for ``print(model)``."""
