@@ -192,7 +192,7 @@ class CovarianceBank:
         Returns:
             (M,), float32.
         """
-        return self._determinant(self.estimate(slots)[1])
+        return self._determinant(self._covariance(slots, self._memory(slots)))
 
     def estimate(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """State of slots.
@@ -204,15 +204,10 @@ class CovarianceBank:
             x, (M, size), and P, (M, size) or (M, size, size).
         """
         own = self._memory(slots)
-        group = self._group[slots]
-        count = self._group_count
-        mean = self._shrunk(self._group_mean_sum, count, 1.0, 0.0)[group]
-        prior = self.initial_variance * self._unit
-        covariance = self._shrunk(self._group_covariance_sum, count, 1.0, prior)[group]
-        return (
-            mean + _over(own, mean) * (self.mean[slots] - mean),
-            covariance + _over(own, covariance) * (self.covariance[slots] - covariance),
-        )
+        mean = self._shrunk(self._group_mean_sum, self._group_count, 1.0, 0.0)
+        mean = mean[self._group[slots]]
+        mean = mean + _over(own, mean) * (self.mean[slots] - mean)
+        return mean, self._covariance(slots, own)
 
     def noise(self, slots: Tensor) -> Tensor:
         """R of slots, (M, size) or (M, size, size)."""
@@ -325,6 +320,16 @@ class CovarianceBank:
         waited = self.iterations - self._measured_at[slots]
         share = self.forgetting ** waited.float()
         return torch.where(self.visits[slots] > 0, share, 0.0)
+
+    def _covariance(self, slots: Tensor, own: Tensor) -> Tensor:
+        """P of slots, of which ``own`` is the share that is their own."""
+        prior = self.initial_variance * self._unit
+        covariance = self._shrunk(
+            self._group_covariance_sum, self._group_count, 1.0, prior
+        )[self._group[slots]]
+        return covariance + _over(own, covariance) * (
+            self.covariance[slots] - covariance
+        )
 
     def _remember(
         self,
