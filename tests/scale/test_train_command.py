@@ -54,6 +54,17 @@ def test_resume_goes_on_from_the_newest_sound_checkpoint(
     )
 
 
+def test_no_training_goes_without_the_look_at_its_checkpoints(
+    tiny_config, started, tmp_path
+):
+    work = ['--work-dir', str(tmp_path / 'work')]
+    for extra in ('', 'custom_hooks = []\n'):
+        train_tool.main([str(tiny_config(extra=extra)), *work])
+    for config in started:
+        kinds = [hook['type'] for hook in config.custom_hooks]
+        assert kinds.count('FiniteCheckpointHook') == 1
+
+
 def test_resume_of_nothing_starts_from_the_beginning(tiny_config, started, tmp_path):
     work = tmp_path / 'work'
     work.mkdir()
