@@ -18,12 +18,11 @@ from mmengine.runner import Runner
 
 from daal_mmdet.checkpoints import find_resumable, why_damaged
 from daal_mmdet.cpu_processes import join_cpu_processes, run_on_cpu
-from daal_mmdet.hooks.finite_checkpoint_hook import NotFiniteError
+from daal_mmdet.hooks.finite_checkpoint_hook import FiniteCheckpointHook, NotFiniteError
 from daal_mmdet.whole_file_backend import NotWrittenError
 
 __all__ = [
     'add_common_arguments',
-    'add_hook_once',
     'build_runner',
     'load_config',
     'plain_errors',
@@ -173,13 +172,6 @@ def resume(config: Config, checkpoint: str) -> None:
     config.load_from = str(found.path)
 
 
-def add_hook_once(config: Config, name: str) -> None:
-    """Add a hook without arguments to the config, unless it has one of that name."""
-    hooks = config.get('custom_hooks') or []
-    if all(hook['type'] != name for hook in hooks):
-        config.custom_hooks = [*hooks, {'type': name}]
-
-
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """End the program with a message alone where a traceback would only hide it.
@@ -209,9 +201,14 @@ def build_runner(config: Config) -> Runner:
     """Build the runner that the config names, mmengine's own unless it says.
 
     Started by a launcher where there is no accelerator, the processes are joined first.
+    Whatever the config says, no checkpoint is written that is not finite.
     """
     if config.launcher == 'pytorch' and run_on_cpu():
         join_cpu_processes(config)
-    if 'runner_type' in config:
-        return RUNNERS.build(config)
-    return Runner.from_cfg(config)
+    runner = (
+        RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    )
+    if not any(isinstance(hook, FiniteCheckpointHook) for hook in runner.hooks):
+        # Not by the config, which names what a run computes.
+        runner.register_hook(FiniteCheckpointHook())
+    return runner

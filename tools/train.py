@@ -6,7 +6,6 @@ from pathlib import Path
 import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.cli import (
     add_common_arguments,
-    add_hook_once,
     build_runner,
     load_config,
     plain_errors,
@@ -74,7 +73,6 @@ def main(argv: list[str] | None = None) -> None:
     require_writable(config.work_dir)
     if not args.no_data_check:
         check_data(config)
-    add_hook_once(config, 'FiniteCheckpointHook')
     with plain_errors():
         build_runner(config).train()
 
