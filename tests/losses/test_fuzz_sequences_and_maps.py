@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mmengine.logging import MessageHub
 
 from daal_mmdet.losses import AdaptiveDynamicLoss, CountingLoss, KalmanLoss
 from tests.fuzzing import (
@@ -18,6 +19,13 @@ from tests.fuzzing import (
     autocast,
     fuzz,
 )
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _no_runner():
+    """A MessageHub that has seen no iteration: each call is one."""
+    MessageHub.get_instance(__name__)
+
 
 # The largest is no number of a series; a network may give it before it learns.
 SCALES = (0.0, 1e-6, 1.0, 1e3, 6e4, 1e9)
