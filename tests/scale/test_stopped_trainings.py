@@ -48,6 +48,22 @@ def test_nan_between_two_looks_at_the_loss_reaches_no_checkpoint(
     assert all(value.isfinite().all() for value in final.values())
 
 
+def test_a_class_that_is_not_there_stops_before_the_training(
+    tiny_config, start_training, tmp_path
+):
+    config = tiny_config(
+        1, "val_evaluator['groups'] = dict(_delete_=True, few=['owl'])\n"
+    )
+    work, log = tmp_path / 'work', tmp_path / 'log'
+    process = start_training(log, config, '--work-dir', work)
+    process.join()
+    assert process.exitcode != 0
+    shown = log.read_text()
+    last = shown.splitlines()[-1]
+    assert "groups: the data set has no class ['owl']; it has ['" in last
+    assert 'Epoch(train)' not in shown
+
+
 def full_disk(suffix, fits):
     """Let only so many files of that name be written."""
     real, left = builtins.open, [fits]
