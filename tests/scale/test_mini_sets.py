@@ -9,8 +9,10 @@ import pytest
 from daal_mmdet.datasets.long_tail_scenes import CLASSES
 
 ROOT = Path(__file__).parents[2]
-# The real images are no part of the project; a link to them may lie here.
+# The real images are no part of the project; they, or a link, may lie in two places.
 COCO_MINI = ROOT / 'data' / 'coco_mini'
+if not COCO_MINI.is_dir():
+    COCO_MINI = ROOT.parent / 'shared' / 'data' / 'coco_mini'
 
 SMALLER = """
 _base_ = '{base}'
@@ -122,7 +124,7 @@ def test_coco_trains_and_evaluates(
 
 
 @pytest.mark.skipif(
-    not COCO_MINI.is_dir(), reason='data/coco_mini, the real images, is not there'
+    not COCO_MINI.is_dir(), reason='coco_mini, the real images, is not there'
 )
 @pytest.mark.parametrize('kind', ['coco', 'lvis'])
 def test_real_images_train_and_evaluate(kind, tmp_path, run_training):
