@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmdet.utils import setup_cache_size_limit_of_dynamo
@@ -16,11 +18,14 @@ from mmengine.runner import Runner
 
 from daal_mmdet.checkpoints import find_resumable, why_damaged
 from daal_mmdet.cpu_processes import join_cpu_processes, run_on_cpu
+from daal_mmdet.hooks.finite_checkpoint_hook import FiniteCheckpointHook, NotFiniteError
+from daal_mmdet.whole_file_backend import NotWrittenError
 
 __all__ = [
     'add_common_arguments',
     'build_runner',
     'load_config',
+    'plain_errors',
     'require_checkpoint',
     'require_file',
     'require_writable',
@@ -28,6 +33,7 @@ __all__ = [
 ]
 
 _WARNING = 30
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -166,13 +172,43 @@ def resume(config: Config, checkpoint: str) -> None:
     config.load_from = str(found.path)
 
 
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the program with a message alone where a traceback would only hide it.
+
+    These are a disk that takes no more and a checkpoint that is not finite: what to do
+    is in the message.
+
+    Raises:
+        SystemExit: In their place.
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        raise SystemExit(str(error)) from error
+    except NotWrittenError as error:
+        raise SystemExit(error.strerror) from error
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise SystemExit(
+            f'could not write {error.filename or "a file"} ({error.strerror}). Make '
+            'room or give the rights, and go on with --resume'
+        ) from error
+
+
 def build_runner(config: Config) -> Runner:
     """Build the runner that the config names, mmengine's own unless it says.
 
     Started by a launcher where there is no accelerator, the processes are joined first.
+    Whatever the config says, no checkpoint is written that is not finite.
     """
     if config.launcher == 'pytorch' and run_on_cpu():
         join_cpu_processes(config)
-    if 'runner_type' in config:
-        return RUNNERS.build(config)
-    return Runner.from_cfg(config)
+    runner = (
+        RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    )
+    if not any(isinstance(hook, FiniteCheckpointHook) for hook in runner.hooks):
+        # Not by the config, which names what a run computes.
+        runner.register_hook(FiniteCheckpointHook())
+    return runner

@@ -203,7 +203,8 @@ def cost_table(
 
     Args:
         workloads: Detectors and data.
-        num_gpus: Numbers of processes; each gets a column of what is added to a step.
+        num_gpus: Numbers of processes; each gets a column of the time of a whole step,
+            and what of it is added.
         cluster: The links; None for the defaults.
     """
     head = ['', 'gradients', 'DAALLoss', 'residuals', 'box weights', 'filters']
@@ -216,7 +217,8 @@ def cost_table(
         line += [f'{sizes.loss_bytes} B', f'{sizes.residual_bytes} B']
         line += [f'{sizes.weight_bytes} B', f'{sizes.filter_bytes / 1e6:.2f} MB']
         line += [
-            f'{1e3 * c.added_seconds:.2f} ms ({c.added_seconds / c.plain_seconds:.1%})'
+            f'{1e3 * (c.plain_seconds + c.added_seconds):.1f} ms '
+            f'(+{1e3 * c.added_seconds:.2f}, {c.added_seconds / c.plain_seconds:.1%})'
             for c in costs
         ]
         lines.append(line)

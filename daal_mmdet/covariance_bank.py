@@ -53,6 +53,8 @@ _NOISE_FLOOR = 1e-10
 # is singular, and in float32 rounding would make it indefinite.
 _RELATIVE_FLOOR = 1e-6
 _SMALLEST_SHARE = 1e-20
+# Sums of squares of larger residuals would leave float32.
+_LARGEST_RESIDUAL = 1e15
 
 
 class CovarianceBank:
@@ -250,14 +252,15 @@ class CovarianceBank:
 
         Args:
             slots: (M,), int64; a slot may come several times.
-            residuals: (M, size), target minus prediction. Rows that are not finite are
-                left out.
+            residuals: (M, size), target minus prediction. Rows with a NaN or more than
+                1e15 are left out.
         """
-        finite = residuals.isfinite().all(dim=1)
-        residuals = torch.where(finite[:, None], residuals, 0.0).float()
+        residuals = residuals.float()
+        sound = (residuals.abs() <= _LARGEST_RESIDUAL).all(dim=1)
+        residuals = torch.where(sound[:, None], residuals, 0.0)
         # One row a residual throughout: how many slots they have only the device knows.
         total, first = _sums_over_equal(slots)
-        count = total(finite.float())
+        count = total(sound.float())
         number = count.clamp(min=1)
         x, P = self.estimate(slots)
         z = total(residuals) / number[:, None]
@@ -271,7 +274,7 @@ class CovarianceBank:
             x, P = update.mean, update.covariance
         e = residuals - x
         squares = e.square() if self.kind == 'diag' else e[:, :, None] * e[:, None, :]
-        noise = total(_over(finite, P) * (squares + P))
+        noise = total(_over(sound, P) * (squares + P))
         self._remember(slots, x, P, noise, count, first)
         self.iterations += 1
 

@@ -9,9 +9,13 @@ from typing import IO
 
 from mmengine.fileio import LocalBackend, register_backend
 
-__all__ = ['PARTIAL_SUFFIX', 'WholeFileBackend']
+__all__ = ['PARTIAL_SUFFIX', 'NotWrittenError', 'WholeFileBackend']
 
 PARTIAL_SUFFIX = '.partial'
+
+
+class NotWrittenError(OSError):
+    """A file could not be written; what was under its name is still there."""
 
 
 class WholeFileBackend(LocalBackend):
@@ -32,8 +36,8 @@ class WholeFileBackend(LocalBackend):
         """Write bytes to a file.
 
         Raises:
-            OSError: If that fails, for a full disk for example; the message says that
-                nothing under the name was touched.
+            NotWrittenError: If that fails, for a full disk for example; the message
+                says that nothing under the name was touched.
         """
         self._write(filepath, 'wb', None, lambda file: file.write(obj))
 
@@ -41,7 +45,7 @@ class WholeFileBackend(LocalBackend):
         """Write text to a file.
 
         Raises:
-            OSError: As :meth:`put`.
+            NotWrittenError: As :meth:`put`.
         """
         self._write(filepath, 'w', encoding, lambda file: file.write(obj))
 
@@ -63,7 +67,7 @@ class WholeFileBackend(LocalBackend):
             os.replace(partial, path)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            raise OSError(
+            raise NotWrittenError(
                 error.errno,
                 f'could not write {path} ({os.strerror(error.errno or 0)}); no other '
                 'file was touched. Make room or give the rights, and go on with '

@@ -235,12 +235,15 @@ def test_nothing_and_nonsense_change_nothing(covariance):
 
 @pytest.mark.parametrize('covariance', COVARIANCES)
 @pytest.mark.parametrize('place', [0, 1, 3])
-def test_nonsense_is_left_out_of_what_its_slot_measures(covariance, place):
+@pytest.mark.parametrize('nonsense', [float('nan'), float('-inf'), 1e20])
+def test_nonsense_is_left_out_of_what_its_slot_measures(
+    covariance, place, nonsense
+):
     rows = [(4, [0.3, 0.1, 0.2, 0.1]), (2, [0.5] * 4), (4, [0.1, 0.2, 0.4, 0.3])]
     bank, other = make_bank(covariance), make_bank(covariance)
     for _ in range(2):
         step(bank, rows)
-        step(other, [*rows[:place], (4, [0.1, float('nan'), 0, 0]), *rows[place:]])
+        step(other, [*rows[:place], (4, [0.1, nonsense, 0, 0]), *rows[place:]])
     assert bank.visits[4] == 4
     got = other.state_dict()
     for name, want in bank.state_dict().items():

@@ -8,6 +8,7 @@ from daal_mmdet.cli import (
     add_common_arguments,
     build_runner,
     load_config,
+    plain_errors,
     require_checkpoint,
     require_writable,
     resume,
@@ -72,7 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     require_writable(config.work_dir)
     if not args.no_data_check:
         check_data(config)
-    build_runner(config).train()
+    with plain_errors():
+        build_runner(config).train()
 
 
 if __name__ == '__main__':

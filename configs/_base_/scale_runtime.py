@@ -6,6 +6,7 @@ default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=3, backend_args=dict(backend='whole_file')))
 custom_hooks = [
     dict(type='IterationSeedHook'),
-    dict(type='CheckInvalidLossHook', interval=50)
+    dict(type='CheckInvalidLossHook', interval=50),
+    dict(type='FiniteCheckpointHook')
 ]
 randomness = dict(seed=0)

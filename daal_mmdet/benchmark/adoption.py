@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
 
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
 from daal_mmdet.benchmark.config_hash import config_hash, differing_keys
@@ -61,7 +61,8 @@ def adopt_run(
     if checkpoint is None:
         raise FileNotFoundError(f'{work_dir}: there is no epoch_*.pth or iter_*.pth')
     key, length = run.length
-    meta = torch.load(checkpoint, map_location='cpu', weights_only=False)['meta']
+    loaded = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
+    meta = loaded['meta']
     reached = meta['epoch' if key == 'max_epochs' else 'iter']
     if reached != length:
         raise ValueError(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
-import torch
+from daal_mmdet.checkpoints import why_damaged
 
 __all__ = ['latest_whole_checkpoint']
 
@@ -22,10 +21,6 @@ def latest_whole_checkpoint(folder: Path) -> Path | None:
 
     found = [*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')]
     for path in sorted(found, key=number, reverse=True):
-        try:
-            # What pytorch's own reader says of a truncated file depends on where.
-            torch.load(path, map_location='cpu', weights_only=False)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError):
-            continue
-        return path
+        if why_damaged(path) is None:
+            return path
     return None

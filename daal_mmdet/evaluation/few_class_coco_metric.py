@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from mmdet.datasets.api_wrappers import COCOeval
+from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.fileio import load
@@ -82,6 +82,10 @@ class FewClassCocoMetric(CocoMetric):
     over all, with at most 100 detections an image. As in COCO, a class without ground
     truth does not count, and a group without any gives -1.
 
+    Where the detector finds nothing at all, every value is 0 (-1 without ground truth);
+    ``CocoMetric`` returns none, and what waits for one, as ``save_best`` does, stops if
+    another metric returned its own.
+
     Args:
         train_ann_file: Training annotations in COCO format, read through the
             ``backend_args`` of ``CocoMetric``. Not needed if ``groups`` is a dict.
@@ -94,8 +98,9 @@ class FewClassCocoMetric(CocoMetric):
         FileNotFoundError: If ``train_ann_file`` does not exist.
         TypeError, ValueError: If ``groups`` is not as above, or its rule lacks a
             ``train_ann_file``.
-        ValueError: When evaluating, if a class of the data set is not in the training
-            annotations, or a class in ``groups`` not in the data set.
+        ValueError: When it learns of the data set, which is before a training starts:
+            if a class of the data set is not in the training annotations, or a class in
+            ``groups`` not in the data set.
     """
 
     def __init__(
@@ -129,6 +134,19 @@ class FewClassCocoMetric(CocoMetric):
         self.groups = groups
         self._classes_of_group: dict[str, list[str]] | None = None
 
+    @property
+    def dataset_meta(self) -> dict | None:
+        """Meta info of the data set; its classes must be those of the groups."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict | None) -> None:
+        self._dataset_meta = dataset_meta
+        self._classes_of_group = None
+        grouped = not self.format_only and {'bbox', 'segm'} & set(self.metrics)
+        if grouped and dataset_meta and 'classes' in dataset_meta:
+            self._group_classes()
+
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the metrics from the results of all images.
 
@@ -138,7 +156,7 @@ class FewClassCocoMetric(CocoMetric):
         Returns:
             The values of ``CocoMetric`` and those of the groups.
         """
-        with _keep_evaluators() as evaluators:
+        with _keep_evaluators() as evaluators, _take_no_detections():
             metrics = super().compute_metrics(results)
         for evaluator in evaluators:
             if evaluator.params.useCats:
@@ -265,3 +283,31 @@ def _keep_evaluators() -> Iterator[list[COCOeval]]:
         yield kept
     finally:
         COCOeval.accumulate = accumulate
+
+
+@contextmanager
+def _take_no_detections() -> Iterator[None]:
+    """Let COCO's API take an empty list of detections as what it is.
+
+    It reads the kind of the results off the first one, and ``CocoMetric`` gives up
+    where that fails. Evaluated like any other, no detections give an AP of 0.
+    """
+    load_results = COCO.loadRes
+
+    def load_any(self: COCO, found: object) -> COCO:
+        if not (isinstance(found, list) and not found):
+            return load_results(self, found)
+        nothing = COCO()
+        nothing.dataset = {
+            'images': self.dataset['images'],
+            'categories': self.dataset['categories'],
+            'annotations': [],
+        }
+        nothing.createIndex()
+        return nothing
+
+    COCO.loadRes = load_any
+    try:
+        yield
+    finally:
+        COCO.loadRes = load_results

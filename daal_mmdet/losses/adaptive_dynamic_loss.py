@@ -370,7 +370,7 @@ class AdaptiveDynamicLoss(nn.Module):
         valid = true.new_ones(batch, steps, dtype=torch.bool) if mask is None else mask
         # Channels are independent scalar systems: they join the batch.
         Q, R = (
-            (log_scale.exp() * noise).repeat(batch)[:, None, None]
+            (log_scale.double().exp() * noise.double()).repeat(batch)[:, None, None]
             for log_scale, noise in ((self.log_q, self.Q), (self.log_r, self.R))
         )
         one = Q.new_ones(1, 1)

@@ -15,6 +15,8 @@ __all__ = ['AdaptiveProportion']
 
 # A loss of zero has no scale of its own; below this it is treated as this large.
 _SMALLEST_LEVEL = 1e-6
+# Squares of a larger one would leave float32, and the filter would never come back.
+_LARGEST_LEVEL = 1e15
 # Relative standard deviations: of the first level and trend, and the range of sqrt(R).
 _FIRST_LEVEL, _FIRST_TREND, _FIRST_NOISE, _LEAST_NOISE = 1.0, 0.1, 0.1, 1e-3
 
@@ -120,8 +122,10 @@ class AdaptiveProportion(nn.Module):
 
         Args:
             task: The measured task loss, scalar.
-            valid: Scalar bool; where false the state stays as it is.
+            valid: Scalar bool; where false, or where the loss is above 1e15, the state
+                stays as it is.
         """
+        valid = valid & (task.abs() <= _LARGEST_LEVEL)
         task = torch.where(valid, task, 0.0).to(self.mean.dtype)
         fresh = self.num_measurements == 0
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from daal_mmdet import kalman
+from daal_mmdet.losses.sequences import least_noise
 
 __all__ = ['innovation_nll']
 
@@ -65,7 +66,8 @@ def innovation_nll(
     for t in range(steps):
         prior = kalman.predict(x, P, F, Q)
         mean = prior.mean if drift is None else prior.mean + drift[:, t]
-        step = kalman.update(mean, prior.covariance, z[:, t], H, R)
+        noise = R + least_noise(H, prior.covariance, P.dtype)
+        step = kalman.update(mean, prior.covariance, z[:, t], H, noise)
         nll = _gaussian_nll(step.innovation, step.innovation_covariance)
         total = total + torch.where(counts[:, t], nll, 0.0).sum()
         moved = valid[:, t]

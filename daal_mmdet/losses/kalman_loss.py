@@ -17,6 +17,7 @@ from daal_mmdet.losses.sequences import (
     check_covariance,
     check_mask,
     check_sequence,
+    least_noise,
     mean_state,
     reduce_masked,
 )
@@ -127,7 +128,11 @@ def kalman_loss(
         if control is None:
             B = None
         moved = kalman.predict(pred, P, F, Q, B, control).mean
-        step = kalman.update(moved, priors, true, H, R)
+        step = kalman.update(
+            moved, priors, true, H, R + least_noise(H, priors, P.dtype)
+        )
+        # It goes on in single precision, unless something was given in double.
+        step = kalman.KalmanUpdate(*(part.to(moved.dtype) for part in step))
         gain = step.gain if gain_space == 'state' else H.to(step.gain) @ step.gain
         weight = gain.diagonal(dim1=-2, dim2=-1).mean(-1)
         residual = true - step.mean @ H.to(step.mean).mT
@@ -137,7 +142,7 @@ def kalman_loss(
         loss = reduce_masked(loss, valid, reduction)
     if reduction == 'none':
         loss = loss.view(shape)
-    return KalmanLossResult(loss, weight, covariance, valid.any(1))
+    return KalmanLossResult(loss, weight, covariance.to(weight), valid.any(1))
 
 
 @MODELS.register_module()
@@ -266,15 +271,16 @@ class KalmanLoss(nn.Module):
             ValueError: If a shape does not fit, ``control`` comes without ``B``, or
                 there are too few steps for ``learn_noise``.
         """
-        Q, R = self.log_q.exp() * self.Q, self.log_r.exp() * self.R
+        with torch.no_grad():
+            Q, R = self.log_q.exp() * self.Q, self.log_r.exp() * self.R
         result = kalman_loss(
             pred,
             true,
             self.P,
             self.F,
             self.H,
-            Q.detach(),
-            R.detach(),
+            Q,
+            R,
             self.B,
             control,
             mask,
@@ -285,7 +291,7 @@ class KalmanLoss(nn.Module):
             self.P.copy_(mean_state(result.covariance, result.seen, self.P))
         loss = result.loss
         if self.learn_noise:
-            loss = loss + self._noise_nll(true, control, mask, Q, R).to(loss.dtype)
+            loss = loss + self._noise_nll(true, control, mask).to(loss.dtype)
         return self.loss_weight * loss
 
     def _noise_nll(
@@ -293,8 +299,6 @@ class KalmanLoss(nn.Module):
         true: Tensor,
         control: Tensor | None,
         mask: Tensor | None,
-        Q: Tensor,
-        R: Tensor,
     ) -> Tensor:
         n = self.F.shape[-1]
         if true.dim() != 3 or (true.numel() and true.shape[1] <= n):
@@ -308,6 +312,12 @@ class KalmanLoss(nn.Module):
         drift = None
         if control is not None and self.B is not None:
             drift = control.detach().double() @ self.B.double().mT
+        # In double precision, like the likelihood: a slope by Q or R of a truth that is
+        # far off may leave float32 where that by its logarithm does not.
+        Q, R = (
+            log_scale.double().exp() * noise.double()
+            for log_scale, noise in ((self.log_q, self.Q), (self.log_r, self.R))
+        )
         return innovation_nll(
             true.detach(), valid, self.F, self.H, Q, R, drift, self.reduction
         )
@@ -317,14 +327,20 @@ class KalmanLoss(nn.Module):
 def _predicted_covariances(
     P: Tensor, F: Tensor, H: Tensor, Q: Tensor, R: Tensor, valid: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """P' before each step, (B, T, n, n), and P after the last valid one, (B, n, n)."""
-    n, m = F.shape[-1], H.shape[-2]
+    """P' before each step, (B, T, n, n), and P after the last valid one, (B, n, n).
+
+    In double precision: single loses the digits of a P that one measurement shrinks to
+    a millionth, and what is left of it may be no covariance.
+    """
+    n, m, digits = F.shape[-1], H.shape[-2], P.dtype
+    P, F, H, Q, R = P.double(), F.double(), H.double(), Q.double(), R.double()
     x, z = P.new_zeros(n), P.new_zeros(m)
     P = P.expand(len(valid), n, n).clone()
     priors = []
     for moved in valid.unbind(1):
         prior = kalman.predict(x, P, F, Q).covariance
-        posterior = kalman.update(x, prior, z, H, R).covariance
+        noise = R + least_noise(H, prior, digits)
+        posterior = kalman.update(x, prior, z, H, noise).covariance
         priors.append(prior)
         P = torch.where(moved[:, None, None], posterior, P)
     if not priors:

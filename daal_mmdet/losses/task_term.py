@@ -17,6 +17,9 @@ __all__ = ['TaskTerm']
 
 _FLOAT32_EPS = torch.finfo(torch.float32).eps
 _PROBABILITY_EPS = 1e-6
+# The smallest normal number, and the largest one below 1.
+_FLOAT16_LOW = torch.finfo(torch.float16).tiny
+_FLOAT16_HIGH = 1 - torch.finfo(torch.float16).eps / 2
 
 
 class TaskTerm(nn.Module):
@@ -127,6 +130,7 @@ class TaskTerm(nn.Module):
             raise ValueError("avg_factor: can not be used with reduction='sum'")
         if self.activated:
             _check_probabilities(pred)
+            pred = _unsaturated(pred)
         C, weight = targets.num_classes, targets.weight
         self._check_exponents(C)
         class_weight = self._combine_weights(balance, C, pred.device)
@@ -160,7 +164,7 @@ class TaskTerm(nn.Module):
         classes = pred if self.use_sigmoid else pred[:, :-1]
         if not self.activated:
             return classes
-        classes = classes.float()
+        classes = _unsaturated(classes).float()
         if self.use_sigmoid:
             return torch.logit(classes, eps=_PROBABILITY_EPS)
         return classes.clamp(min=_PROBABILITY_EPS).log()
@@ -301,6 +305,17 @@ def _parse_exponent(name: str, value: object) -> float | Tensor:
             f'{name}: expected a number >= 0 or one a class, got {exponents.tolist()}'
         )
     return exponents
+
+
+def _unsaturated(probabilities: Tensor) -> Tensor:
+    """Half precision as float32, away from 0 and 1; other types as they are.
+
+    The derivative of a logarithm is infinite there, and one of 1e12, where PyTorch ends
+    it, does not fit into half precision: infinity times a slope of 0 is NaN.
+    """
+    if probabilities.dtype != torch.float16:
+        return probabilities
+    return probabilities.float().clamp(_FLOAT16_LOW, _FLOAT16_HIGH)
 
 
 def _check_probabilities(pred: Tensor) -> None:

@@ -141,8 +141,11 @@ class UncertaintyAwareLoss(CovarianceWeightedLoss):
             reduction_override: Replaces the reduction of the inner loss.
 
         Returns:
-            What the inner loss returns.
+            What the inner loss returns, in float32 at least.
         """
+        if pred.dtype in (torch.float16, torch.bfloat16):
+            # The area of a box of 256 pixels is more than float16 holds.
+            pred = pred.float()
         call = self._next_call(len(pred))
         if call is not None:
             if call.can_drop_rows(reduction_override or self.reduction, avg_factor):

@@ -118,7 +118,11 @@ def test_a_killed_training_can_go_on(path):
     assert checkpoint.backend_args == {'backend': 'whole_file'}
     assert checkpoint.max_keep_ckpts > 1
     hooks = [hook.type for hook in config.custom_hooks]
-    assert hooks == ['IterationSeedHook', 'CheckInvalidLossHook']
+    assert hooks == [
+        'IterationSeedHook',
+        'CheckInvalidLossHook',
+        'FiniteCheckpointHook',
+    ]
     assert all(HOOKS.get(name) is not None for name in hooks)
     assert config.randomness.seed == 0
     assert not config.train_dataloader.get('persistent_workers', False)

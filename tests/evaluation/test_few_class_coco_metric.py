@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import coco_metric
 from mmdet.registry import METRICS
 from pycocotools.cocoeval import COCOeval
@@ -260,19 +261,62 @@ def test_class_agnostic_proposals_have_no_groups(tmp_path, train_file):
     assert not [key for key in metrics if key.endswith(('few', 'medium', 'many'))]
 
 
-def test_no_detections_at_all_is_what_coco_metric_makes_of_it(tmp_path, train_file):
+@pytest.mark.parametrize('several', [False, True])
+def test_nothing_found_is_an_ap_of_zero(tmp_path, train_file, several):
+    truths, predictions = random_case(2)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    options = {'train_ann_file': train_file, 'use_mp_eval': several, 'classwise': True}
+    some = evaluate(val_file, predictions, **options)
+    metrics = evaluate(val_file, [[] for _ in truths], **options)
+    assert metrics.keys() == some.keys()
+    # -1 and NaN where there is no ground truth, such as boxes of that size.
+    missing = [key for key, value in some.items() if value == -1 or np.isnan(value)]
+    for key, value in metrics.items():
+        if key in missing:
+            assert value == pytest.approx(some[key], nan_ok=True)
+        else:
+            assert value == 0, key
+    assert 'coco/bbox_mAP_few' in metrics
+    assert 'coco/bbox_mAP' not in missing
+
+
+def test_no_masks_found_is_an_ap_of_zero(tmp_path, train_file):
     truths, _ = random_case(2)
     val_file = write_annotations(tmp_path / 'val.json', truths)
-    metrics = evaluate(val_file, [[] for _ in truths], train_ann_file=train_file)
-    assert not [key for key in metrics if key.endswith('few')]
+    document = json.loads(Path(val_file).read_text())
+    for annotation in document['annotations']:
+        x, y, w, h = annotation['bbox']
+        annotation['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    Path(val_file).write_text(json.dumps(document))
+    metric = METRICS.build(
+        dict(
+            type='FewClassCocoMetric',
+            ann_file=val_file,
+            train_ann_file=train_file,
+            metric=['bbox', 'segm'],
+        )
+    )
+    metric.dataset_meta = {'classes': CLASSES}
+    empty = {
+        'bboxes': torch.zeros(0, 4),
+        'scores': torch.zeros(0),
+        'labels': torch.zeros(0, dtype=torch.long),
+        'masks': torch.zeros(0, 100, 100, dtype=torch.bool),
+    }
+    for i in range(len(truths)):
+        sample = {'img_id': i, 'ori_shape': (100, 100), 'pred_instances': empty}
+        metric.process({}, [sample])
+    metrics = metric.evaluate(size=len(truths))
+    assert metrics['coco/bbox_mAP'] == metrics['coco/segm_mAP'] == 0
+    assert metrics['coco/segm_mAP_50_few'] == 0
 
 
 def test_pycocotools_is_left_as_it_was(tmp_path, train_file, monkeypatch):
-    before = COCOeval.accumulate
+    before = COCOeval.accumulate, COCO.loadRes
     truths, predictions = random_case(3)
     val_file = write_annotations(tmp_path / 'val.json', truths)
     evaluate(val_file, predictions, train_ann_file=train_file)
-    assert COCOeval.accumulate is before
+    assert (COCOeval.accumulate, COCO.loadRes) == before
 
     def fail(self):
         raise RuntimeError('no summary')
@@ -280,7 +324,7 @@ def test_pycocotools_is_left_as_it_was(tmp_path, train_file, monkeypatch):
     monkeypatch.setattr(COCOeval, 'summarize', fail)
     with pytest.raises(RuntimeError, match='no summary'):
         evaluate(val_file, predictions, train_ann_file=train_file)
-    assert COCOeval.accumulate is before
+    assert (COCOeval.accumulate, COCO.loadRes) == before
 
 
 @pytest.mark.parametrize(
@@ -351,18 +395,31 @@ def test_bad_options(train_file, options, error, message):
         METRICS.build({'type': 'FewClassCocoMetric', **options})
 
 
-def test_classes_that_the_annotations_do_not_have(tmp_path, train_file):
-    truths, predictions = random_case(4)
-    val_file = write_annotations(tmp_path / 'val.json', truths)
+def test_classes_that_do_not_fit_are_found_before_anything_is_evaluated(
+    tmp_path, train_file
+):
     other = write_annotations(tmp_path / 'o.json', [[]], ('cat', 'dog', 'emu', 'fox'))
-    with pytest.raises(ValueError, match=r"o\.json has no category \['gnu'\]; it has"):
-        evaluate(val_file, predictions, train_ann_file=other)
+
+    def learn_of_the_data_set(**options):
+        metric = METRICS.build({'type': 'FewClassCocoMetric', **options})
+        metric.dataset_meta = {'classes': CLASSES}
+        return metric
+
+    unfit = {'groups': {'few': ['owl']}}
     with pytest.raises(
-        ValueError, match=r"groups: the data set has no class \['owl'\]"
+        ValueError,
+        match=r"train_ann_file: .*o\.json has no category \['gnu'\]; it has \['cat', ",
     ):
-        evaluate(
-            val_file,
-            predictions,
-            train_ann_file=train_file,
-            groups={'few': ['owl']},
-        )
+        learn_of_the_data_set(train_ann_file=other)
+    with pytest.raises(
+        ValueError,
+        match=r"groups: the data set has no class \['owl'\]; it has \['cat', ",
+    ):
+        learn_of_the_data_set(**unfit)
+    # Nothing is grouped there.
+    learn_of_the_data_set(**unfit, metric='proposal')
+    learn_of_the_data_set(**unfit, format_only=True, outfile_prefix=str(tmp_path))
+    # A metric may go from one data set to another.
+    metric = learn_of_the_data_set(groups={'few': ['gnu']})
+    with pytest.raises(ValueError, match="no class .'gnu'.; it has .'cat'.$"):
+        metric.dataset_meta = {'classes': ('cat',)}

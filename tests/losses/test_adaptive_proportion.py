@@ -53,6 +53,17 @@ def test_gain_lies_inside_0_and_1_and_falls_as_the_filter_settles():
     assert proportions[-1] > 0.7
 
 
+@pytest.mark.parametrize('first', [[], [0.5, 0.4]])
+def test_a_loss_whose_square_leaves_float32_is_left_out(first):
+    proportion, other = AdaptiveProportion(), AdaptiveProportion()
+    run(proportion, [*first, 1e20, 0.3])
+    run(other, [*first, 0.3])
+    for (name, got), want in zip(
+        proportion.named_buffers(), other.buffers(), strict=True
+    ):
+        assert torch.equal(got, want), name
+
+
 def test_a_noisier_loss_is_trusted_less():
     quiet, _ = run(AdaptiveProportion(), noisy_descent(300, noise=0.02))
     noisy, _ = run(AdaptiveProportion(), noisy_descent(300, noise=0.3))

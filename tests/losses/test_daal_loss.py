@@ -99,6 +99,21 @@ def test_off_it_is_mmdets_focal_loss_of_one_hot_and_activated_input(call):
         assert_same(ours, theirs, pred.sigmoid(), target, weight, **call)
 
 
+@pytest.mark.parametrize('sigmoid', [True, False])
+def test_saturated_probabilities_in_half_precision_have_a_gradient(sigmoid):
+    """That by a probability of 0 is 1e12, which times a slope of 0 was NaN."""
+    columns = C if sigmoid else C + 1
+    logits = torch.full((C + 1, columns), -30.0)
+    logits[torch.arange(C), torch.arange(C)] = 30.0
+    logits = logits.half().requires_grad_()
+    pred = logits.sigmoid() if sigmoid else logits.softmax(1).half()
+    loss = DAALLoss(use_sigmoid=sigmoid, activated=True, num_classes=C)
+    value = loss(pred, torch.arange(C + 1).roll(1))
+    assert value.isfinite()
+    value.backward()
+    assert logits.grad.isfinite().all()
+
+
 @pytest.mark.parametrize('activated', [False, True])
 def test_off_it_is_mmdets_quality_focal_loss(activated):
     pred, labels, weight = rows()

@@ -1,28 +1,37 @@
 """Random inputs of every kind: finite in, finite out, and filters that stay finite.
 
-FUZZ=10000 python -m pytest tests/losses/test_fuzz.py    runs the long form.
+FUZZ=10000 python -m pytest tests/losses/test_fuzz*.py    runs the long form.
 """
-
-import os
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
+from mmengine.logging import MessageHub
 
 from daal_mmdet.covariance_bank import CovarianceBank
-from daal_mmdet.losses import DAALLoss, UncertaintyAwareSmoothL1
+from daal_mmdet.losses import DAALLoss, UncertaintyAwareLoss, UncertaintyAwareSmoothL1
 from daal_mmdet.losses.covariance_weighting import RowWeights
-
-EXAMPLES = int(os.environ.get('FUZZ', 60))
-fuzz = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck)
+from tests.fuzzing import (
+    AUTOCAST,
+    ITERATIONS,
+    as_a_network_gives_it,
+    assert_finite_state,
+    autocast,
+    fuzz,
 )
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _no_runner():
+    """A MessageHub that has seen no iteration: each call is one."""
+    MessageHub.get_instance(__name__)
+
+
 # What a logit may be; half precision ends at 65504.
 SCALES = (0.0, 1.0, 30.0, 1e3, 6e4)
-AUTOCAST = (None, torch.bfloat16, torch.float16)
 LABELS = (
     'mixed',
     'background',
@@ -59,6 +68,8 @@ options = st.fixed_dictionaries(
         ),
         'reduction': st.sampled_from(('mean', 'sum', 'none')),
         'update_cycle': st.sampled_from((None, 1, 50)),
+        'activated': st.booleans(),
+        'class_weight': st.sampled_from((None, 0.0, 2.0, 'random', 'extreme')),
     }
 )
 
@@ -104,16 +115,29 @@ def batch(case, use_sigmoid):
     return pred, target, weight, factor
 
 
-def forward(loss, case, use_sigmoid, **extra):
+def forward(loss, case, use_sigmoid, activated=False):
     pred, target, weight, factor = batch(case, use_sigmoid)
-    dtype = case['autocast']
-    # Under autocast a head's last layer gives half precision.
-    given_pred = pred if dtype is None else pred.to(dtype)
-    with torch.autocast(
-        'cpu', dtype=dtype or torch.bfloat16, enabled=dtype is not None
-    ):
-        value = loss(given_pred, target, weight, avg_factor=factor, **extra)
+    given_pred = as_a_network_gives_it(pred, case['autocast'])
+    with autocast(case['autocast']):
+        if activated:
+            # softmax would leave half precision under autocast; some heads return.
+            given_pred = (
+                given_pred.sigmoid() if use_sigmoid else given_pred.softmax(1)
+            ).to(given_pred.dtype)
+        value = loss(given_pred, target, weight, avg_factor=factor)
     return pred, value
+
+
+def class_weights(kind, case, use_sigmoid):
+    """Fixed weights, one a column of the logits."""
+    columns = case['classes'] + (not use_sigmoid)
+    rng = np.random.default_rng(case['seed'])
+    if kind == 'random':
+        return rng.random(columns).tolist()
+    if kind == 'extreme':
+        high = 100.0 if case['autocast'] == torch.float16 else 1e4
+        return rng.choice([0.0, 1e-6, high], columns).tolist()
+    return kind
 
 
 @fuzz
@@ -123,24 +147,37 @@ def test_daal_loss_is_finite(case, chosen, calls):
     # What mmdet's losses refuse or can't divide by.
     if chosen['reduction'] != 'mean' or factor == 0.0:
         case = {**case, 'factor': None}
-    loss = DAALLoss(**chosen)
+    use_sigmoid, activated = chosen['use_sigmoid'], chosen['activated']
+    weights = class_weights(chosen['class_weight'], case, use_sigmoid)
+    loss = DAALLoss(**{**chosen, 'class_weight': weights})
     for call in range(calls):
         pred, value = forward(
-            loss, {**case, 'seed': case['seed'] + call}, chosen['use_sigmoid']
+            loss, {**case, 'seed': case['seed'] + call}, use_sigmoid, activated
         )
         assert torch.isfinite(value).all(), value
         assert value.dtype == torch.float32
-        value.sum().backward()
+        # As the scaler of mixed precision does: 1 / p is up to 16,384 in float16, and
+        # products of all weights up to 1e6.
+        large = activated or chosen['class_weight'] == 'extreme'
+        scale = 1e-6 if large and case['autocast'] == torch.float16 else 1.0
+        (scale * value.sum()).backward()
         assert torch.isfinite(pred.grad).all()
-    for name, buffer in loss.named_buffers():
-        assert torch.isfinite(buffer.float()).all(), name
+    assert_finite_state(loss)
 
 
 def test_filters_stay_finite_over_thousands_of_random_iterations():
     """One loss fed with whatever comes, also what is not finite."""
     rng = np.random.default_rng(0)
-    losses = {s: DAALLoss(use_sigmoid=s, num_classes=5) for s in (True, False)}
-    for k in range(max(EXAMPLES, 150)):
+    weights = [0.0, 1e-6, 1.0, 10.0, 100.0, 1.0]
+    losses = {(s, False): DAALLoss(use_sigmoid=s, num_classes=5) for s in (True, False)}
+    for s, columns in ((True, 5), (False, 6)):
+        losses[s, True] = DAALLoss(
+            use_sigmoid=s,
+            num_classes=5,
+            activated=True,
+            class_weight=weights[:columns],
+        )
+    for k in range(ITERATIONS):
         case = {
             'rows': int(rng.integers(0, 30)),
             'classes': 5,
@@ -151,17 +188,18 @@ def test_filters_stay_finite_over_thousands_of_random_iterations():
             'autocast': AUTOCAST[rng.integers(3)],
             'seed': k,
         }
-        for use_sigmoid, loss in losses.items():
-            if k % 50 == 49:
+        for (use_sigmoid, activated), loss in losses.items():
+            # PyTorch itself refuses a NaN as a probability.
+            if k % 50 == 49 and not activated:
                 # A broken batch: the filters leave it out.
                 broken = torch.full((4, 5 + (not use_sigmoid)), float('nan'))
                 loss(broken.requires_grad_(), torch.zeros(4, dtype=torch.int64))
-            pred, value = forward(loss, case, use_sigmoid)
+            pred, value = forward(loss, case, use_sigmoid, activated)
             assert torch.isfinite(value)
-            value.backward()
+            half = activated and case['autocast'] == torch.float16
+            ((1e-6 if half else 1.0) * value).backward()
             assert torch.isfinite(pred.grad).all()
-            for name, buffer in loss.named_buffers():
-                assert torch.isfinite(buffer.float()).all(), (k, name)
+            assert_finite_state(loss, k)
     for loss in losses.values():
         balance, proportion = loss.class_balance, loss.proportion
         assert balance.num_measurements > 50
@@ -177,15 +215,16 @@ def test_filters_stay_finite_over_thousands_of_random_iterations():
 class _FixedWeights:
     """Stands in for the tracker of a hook."""
 
-    def __init__(self, rows, weights):
+    def __init__(self, rows, weights, finite=True):
         self.call = RowWeights(rows, weights)
+        self.finite = finite
 
     def next_call(self, num_rows):
         return self.call
 
     def measure(self, residuals):
         assert len(residuals) == len(self.call.weights)
-        assert residuals.isfinite().all()
+        assert not self.finite or residuals.isfinite().all()
 
 
 @fuzz
@@ -195,10 +234,10 @@ class _FixedWeights:
     beta=st.sampled_from((0.0, 1e-3, 1.0)),
     normalize=st.sampled_from(('mean', None)),
     tracked=st.booleans(),
-    autocast=st.sampled_from(AUTOCAST),
+    dtype=st.sampled_from(AUTOCAST),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_box_loss_is_finite(rows, scale, beta, normalize, tracked, autocast, seed):
+def test_smooth_l1_is_finite(rows, scale, beta, normalize, tracked, dtype, seed):
     rng = np.random.default_rng(seed)
     pred, target = (
         torch.tensor(scale * rng.uniform(-1, 1, (rows, 4)), dtype=torch.float32)
@@ -216,13 +255,112 @@ def test_box_loss_is_finite(rows, scale, beta, normalize, tracked, autocast, see
         loss.tracker = _FixedWeights(
             positive.nonzero().squeeze(1), loss.row_weights(log_det.float(), None, 1)
         )
-    given_pred = pred if autocast is None else pred.to(autocast)
-    with torch.autocast(
-        'cpu', dtype=autocast or torch.bfloat16, enabled=autocast is not None
-    ):
+    given_pred = as_a_network_gives_it(pred, dtype)
+    with autocast(dtype):
         value = loss(given_pred, target, weight, avg_factor=max(rows, 1))
     assert torch.isfinite(value)
     value.backward()
+    assert torch.isfinite(pred.grad).all()
+
+
+# Boxes that mmdet's losses of boxes and of differences take.
+INNER = (
+    'IoULoss',
+    'BoundedIoULoss',
+    'GIoULoss',
+    'DIoULoss',
+    'CIoULoss',
+    'EIoULoss',
+    'L1Loss',
+    'SmoothL1Loss',
+    'BalancedL1Loss',
+    'MSELoss',
+)
+
+
+def random_boxes(rng, rows, kind, scale):
+    """(x1, y1, x2, y2); 'differences' are any numbers."""
+    if kind == 'differences':
+        return scale * rng.uniform(-1, 1, (rows, 4))
+    corner, size = scale * rng.random((2, rows, 2))
+    if kind == 'flat':
+        size[rng.random((rows, 2)) < 0.5] = 0.0
+    elif kind == 'crossed':  # right before left, as an untrained head may give
+        size *= rng.choice([-1.0, 1.0], (rows, 2))
+    return np.concatenate([corner, corner + size], 1)
+
+
+@fuzz
+@given(
+    rows=st.integers(0, 20),
+    inner=st.sampled_from(INNER),
+    kind=st.sampled_from(('boxes', 'flat', 'crossed')),
+    truth=st.sampled_from(('boxes', 'flat', 'same')),
+    scale=st.sampled_from((0.0, 1e-3, 1.0, 1e3, 3e4)),
+    normalize=st.sampled_from(('mean', None)),
+    weighted=st.sampled_from((None, 'rows', 'entries')),
+    reduction=st.sampled_from(('mean', 'sum', 'none')),
+    tracked=st.booleans(),
+    dtype=st.sampled_from(AUTOCAST),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_uncertainty_aware_loss_is_finite(
+    rows,
+    inner,
+    kind,
+    truth,
+    scale,
+    normalize,
+    weighted,
+    reduction,
+    tracked,
+    dtype,
+    seed,
+):
+    # mmdet's own divide 0 by 0 there; and no true box is crossed.
+    assume(inner not in ('CIoULoss', 'EIoULoss') or truth != 'same')
+    assume(kind != 'crossed' or truth != 'same')
+    # Beside a true box without a side the slope of GIoU is 1e9: it does not fit.
+    flat = truth == 'flat' or (truth == 'same' and kind == 'flat')
+    assume(dtype != torch.float16 or not flat)
+    # Some take a weight an entry only.
+    rows_are_weighted = tracked or inner in ('IoULoss', 'GIoULoss', 'DIoULoss')
+    assume(weighted != 'rows' or rows_are_weighted)
+    rng = np.random.default_rng(seed)
+    pred = torch.tensor(random_boxes(rng, rows, kind, scale), dtype=torch.float32)
+    target = pred.clone()
+    if truth != 'same':
+        boxes = random_boxes(rng, rows, truth, scale)
+        target = torch.tensor(boxes, dtype=torch.float32)
+    pred.requires_grad_()
+    positive = torch.tensor(rng.integers(0, 2, rows))
+    weight = {None: None, 'rows': positive.float()}.get(weighted)
+    if weighted == 'entries':
+        weight = positive[:, None].expand(-1, 4).float()
+    # The printed weights have no bound, and a gradient in half precision has one.
+    limit = 1e3 if normalize is None else None
+    loss = UncertaintyAwareLoss(
+        dict(type=inner, reduction=reduction), normalize=normalize, max_weight=limit
+    )
+    if tracked:
+        # From variances of 1e-10, the floor of the filters, to 1e6.
+        count = rows if weight is None else int(positive.sum())
+        log_det = torch.tensor(4 * rng.uniform(-23, 14, count))
+        where = None if weight is None else positive.nonzero().squeeze(1)
+        weights = loss.row_weights(log_det.float(), None, 1)
+        # To a true box without a side nothing is relative; the filters leave it out.
+        finite = bool((target[:, 2:] > target[:, :2]).all())
+        loss.tracker = _FixedWeights(where, weights, finite)
+    given_pred = as_a_network_gives_it(pred, dtype)
+    with autocast(dtype):
+        factor = max(rows, 1) if reduction == 'mean' else None
+        value = loss(given_pred, target, weight, avg_factor=factor)
+    assert torch.isfinite(value).all()
+    if not rows:
+        return  # mmdet's losses of boxes drop the graph of none
+    # As the scaler of mixed precision does: a squared error of 3e4, and weights of 1e3.
+    scale_down = 1e-6 if dtype == torch.float16 else 1.0
+    (scale_down * value.sum()).backward()
     assert torch.isfinite(pred.grad).all()
 
 
@@ -234,10 +372,10 @@ def test_bank_stays_finite_over_thousands_of_random_iterations(covariance, noise
     for level in ((3, 4, 5), (3, 2, 2), (1, 1, 1)):
         bank.add_level(*level)
     everywhere = torch.arange(len(bank))
-    for k in range(max(EXAMPLES, 150)):
+    for k in range(ITERATIONS):
         rows = int(rng.integers(0, 40))
         slots = torch.from_numpy(rng.integers(0, len(bank), rows))
-        scale = rng.choice([0.0, 1e-6, 1.0, 1e3, 6e4])
+        scale = rng.choice([0.0, 1e-6, 1.0, 1e3, 6e4, 1e12, 1e20])
         residuals = torch.tensor(scale * rng.normal(size=(rows, 4))).float()
         if k % 50 == 49 and rows:
             residuals[0, 0] = rng.choice([np.nan, np.inf])

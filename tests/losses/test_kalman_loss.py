@@ -234,6 +234,29 @@ def test_nothing_valid_gives_a_zero_with_a_graph():
     assert torch.equal(loss.P, torch.ones(1, 1))
 
 
+@pytest.mark.parametrize('learn_noise', [False, True])
+def test_two_sensors_of_the_same_thing_may_hardly_err(learn_noise):
+    """In float32 1 + 1e-8 is 1, so that S would have no inverse."""
+    R = [[1e-8, 0], [0, 1e-8]]
+    loss = KalmanLoss(1, F=[[1]], H=[[1], [1]], Q=[[1.0]], R=R, learn_noise=learn_noise)
+    pred = torch.ones(2, 4, 1, requires_grad=True)
+    for _ in range(3):
+        value = loss(pred, torch.full((2, 4, 2), 3.0))
+        value.backward()
+        assert value.isfinite()
+        assert pred.grad.isfinite().all()
+        assert 0 <= loss.P < 1e-6
+
+
+def test_the_noise_learns_from_a_truth_that_is_far_off():
+    loss = KalmanLoss(1, F=[[1]], H=[[1]], Q=[[1e-8]], R=[[1e-8]], learn_noise=True)
+    true = torch.tensor([0.0, 1e12, -1e12, 0.0])[None, :, None]
+    loss(torch.zeros(1, 4, 1), true).backward()
+    assert loss.log_q.grad.isfinite()
+    assert loss.log_r.grad.isfinite()
+    assert loss.log_q.grad < 0
+
+
 def test_half_precision_is_computed_in_float32():
     torch.manual_seed(0)
     pred, true = torch.randn(4, 6, 2), torch.randn(4, 6, 1)

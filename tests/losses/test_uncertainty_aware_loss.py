@@ -51,6 +51,22 @@ def test_rows_are_weighted_in_every_box_loss(name, weight_dims):
     torch.testing.assert_close(loss.tracker.residuals[0], box_residual(pred, target))
 
 
+@pytest.mark.parametrize('name', ['GIoULoss', 'BoundedIoULoss'])
+def test_boxes_in_half_precision_are_measured_in_single(name):
+    """The area of a box of 300 pixels is more than float16 holds."""
+    pred = torch.tensor([[0.0, 0.0, 300.0, 400.0]], dtype=torch.float16)
+    target = torch.tensor([[10.0, 0.0, 330.0, 400.0]])
+    pred.requires_grad_()
+    loss = UncertaintyAwareLoss(dict(type=name))
+    with torch.autocast('cpu', dtype=torch.float16):
+        value = loss(pred, target)
+    torch.testing.assert_close(
+        value, MODELS.build(dict(type=name))(pred.float(), target)
+    )
+    value.backward()
+    assert pred.grad.isfinite().all()
+
+
 @pytest.mark.parametrize('avg_factor', [None, 3.0])
 @pytest.mark.parametrize('name', ['GIoULoss', 'BalancedL1Loss', 'MSELoss'])
 def test_positives_among_other_rows(name, avg_factor):

@@ -26,6 +26,7 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='CheckInvalidLossHook', interval=1),
     dict(type='IterationSeedHook'),
+    dict(type='FiniteCheckpointHook'),
     dict(type='KalmanCovarianceHook')]
 model = dict(
     backbone=dict(widen_factor=0.125, norm_eval=True),
@@ -105,6 +106,8 @@ def _train(log, environment, prepare, arguments):
     with open(log, 'a', buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+        # pytest has put its own in their place.
+        sys.stdout = sys.stderr = file
         os.environ.update(environment)
         code = 0
         try:

@@ -9,8 +9,10 @@ import pytest
 from daal_mmdet.datasets.long_tail_scenes import CLASSES
 
 ROOT = Path(__file__).parents[2]
-# The real images are no part of the project; a link to them may lie here.
+# The real images are no part of the project; they, or a link, may lie in two places.
 COCO_MINI = ROOT / 'data' / 'coco_mini'
+if not COCO_MINI.is_dir():
+    COCO_MINI = ROOT.parent / 'shared' / 'data' / 'coco_mini'
 
 SMALLER = """
 _base_ = '{base}'
@@ -121,8 +123,19 @@ def test_coco_trains_and_evaluates(
     assert 'coco/bbox_mAP_few' in metrics
 
 
+def test_a_detector_that_finds_nothing_has_a_best_checkpoint(
+    tiny_config, tmp_path, run_training
+):
+    extra = "model['test_cfg']['score_thr'] = 1.1\n"
+    extra += "default_hooks['checkpoint']['save_best'] = 'coco/bbox_mAP_few'\n"
+    work = tmp_path / 'work'
+    run_training(tmp_path / 'log', tiny_config(1, extra), '--work-dir', work)
+    assert final_metrics(work)['coco/bbox_mAP_few'] == 0
+    assert (work / 'best_coco_bbox_mAP_few_epoch_1.pth').is_file()
+
+
 @pytest.mark.skipif(
-    not COCO_MINI.is_dir(), reason='data/coco_mini, the real images, is not there'
+    not COCO_MINI.is_dir(), reason='coco_mini, the real images, is not there'
 )
 @pytest.mark.parametrize('kind', ['coco', 'lvis'])
 def test_real_images_train_and_evaluate(kind, tmp_path, run_training):

@@ -10,7 +10,10 @@ import pytest
 import test as test_tool
 import torch
 import train as train_tool
+from mmengine.config import Config
 
+from daal_mmdet.cli import build_runner
+from daal_mmdet.hooks import FiniteCheckpointHook
 from tests.test_checkpoints import save
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -52,6 +55,18 @@ def test_resume_goes_on_from_the_newest_sound_checkpoint(
     assert f'--resume: {broken} is left aside: it does not load' in (
         capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize('extra', ['', 'custom_hooks = []\n'])
+def test_every_runner_looks_at_its_checkpoints(tiny_config, tmp_path, extra):
+    config = Config.fromfile(tiny_config(extra=extra))
+    config.work_dir = str(tmp_path / 'work')
+    config.launcher = 'none'
+    hooks = list(config.custom_hooks)
+    runner = build_runner(config)
+    assert [type(hook) for hook in runner.hooks].count(FiniteCheckpointHook) == 1
+    # A config that is dumped says what it said before.
+    assert runner.cfg.custom_hooks == hooks
 
 
 def test_resume_of_nothing_starts_from_the_beginning(tiny_config, started, tmp_path):
