@@ -61,12 +61,15 @@ def innovation_nll(
     counts = valid & (valid.cumsum(1) > n)
     x = z.new_zeros(batch, n)
     P = _DIFFUSE * torch.eye(n, dtype=z.dtype, device=z.device).expand(batch, n, n)
+    largest = P
     # The products keep the graph of F, H, Q and R where there is no step at all.
     total = 0.0 * (F.sum() + H.sum() + Q.sum() + R.sum())
     for t in range(steps):
         prior = kalman.predict(x, P, F, Q)
         mean = prior.mean if drift is None else prior.mean + drift[:, t]
-        noise = R + least_noise(H, prior.covariance, P.dtype)
+        # Errors of a large P outlive it: the next one may be smaller than they are.
+        largest = torch.maximum(largest, prior.covariance.detach().abs())
+        noise = R + least_noise(H, largest, P.dtype)
         step = kalman.update(mean, prior.covariance, z[:, t], H, noise)
         nll = _gaussian_nll(step.innovation, step.innovation_covariance)
         total = total + torch.where(counts[:, t], nll, 0.0).sum()

@@ -124,13 +124,11 @@ def kalman_loss(
             control = torch.where(mask[..., None], control, 0)
 
     with torch.autocast(pred.device.type, enabled=False):
-        priors, covariance = _predicted_covariances(P, F, H, Q, R, valid)
+        priors, noise, covariance = _predicted_covariances(P, F, H, Q, R, valid)
         if control is None:
             B = None
         moved = kalman.predict(pred, P, F, Q, B, control).mean
-        step = kalman.update(
-            moved, priors, true, H, R + least_noise(H, priors, P.dtype)
-        )
+        step = kalman.update(moved, priors, true, H, noise)
         # It goes on in single precision, unless something was given in double.
         step = kalman.KalmanUpdate(*(part.to(moved.dtype) for part in step))
         gain = step.gain if gain_space == 'state' else H.to(step.gain) @ step.gain
@@ -326,8 +324,8 @@ class KalmanLoss(nn.Module):
 @torch.no_grad()
 def _predicted_covariances(
     P: Tensor, F: Tensor, H: Tensor, Q: Tensor, R: Tensor, valid: Tensor
-) -> tuple[Tensor, Tensor]:
-    """P' before each step, (B, T, n, n), and P after the last valid one, (B, n, n).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """P' before each step, (B, T, n, n), R there, and P after the last valid one.
 
     In double precision: single loses the digits of a P that one measurement shrinks to
     a millionth, and what is left of it may be no covariance.
@@ -336,16 +334,22 @@ def _predicted_covariances(
     P, F, H, Q, R = P.double(), F.double(), H.double(), Q.double(), R.double()
     x, z = P.new_zeros(n), P.new_zeros(m)
     P = P.expand(len(valid), n, n).clone()
-    priors = []
+    largest = P.abs()
+    priors, noises = [], []
     for moved in valid.unbind(1):
         prior = kalman.predict(x, P, F, Q).covariance
+        # Errors of a large P outlive it: the next one may be smaller than they are.
+        largest = torch.maximum(largest, prior.abs())
         noise = R + least_noise(H, prior, digits)
+        noise = noise + least_noise(H, largest, P.dtype)
         posterior = kalman.update(x, prior, z, H, noise).covariance
         priors.append(prior)
+        noises.append(noise)
         P = torch.where(moved[:, None, None], posterior, P)
     if not priors:
-        return P.new_zeros(len(valid), 0, n, n), P
-    return torch.stack(priors, 1), P
+        nothing = P.new_zeros(len(valid), 0, n, n)
+        return nothing, P.new_zeros(len(valid), 0, m, m), P
+    return torch.stack(priors, 1), torch.stack(noises, 1), P
 
 
 def _as_batch(tensor: Tensor) -> Tensor:
