@@ -5,9 +5,13 @@ _base_ = [
     '../_base_/schedules/crowd_small.py',
 ]
 train_dataloader = dict(
+    batch_size=8,
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(pipeline={{_base_.small_train_pipeline}}))
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-test_dataloader = dict(num_workers=0, persistent_workers=False)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(pipeline={{_base_.small_test_pipeline}}))
+test_dataloader = val_dataloader

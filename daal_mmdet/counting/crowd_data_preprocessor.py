@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmengine.model import ImgDataPreprocessor
@@ -27,6 +28,9 @@ class CrowdDataPreprocessor(ImgDataPreprocessor):
         std: Their standard deviations.
         bgr_to_rgb: Whether to exchange the first and the last channel.
         stride: Pixels to a cell of the map, >= 1.
+        channels_last: Whether a batch lies in memory with its channels last. The
+            convolutions keep that layout; on a CPU a narrow CSRNet takes about
+            three quarters of the time with it.
         non_blocking: See :class:`mmengine.model.ImgDataPreprocessor`.
     """
 
@@ -36,6 +40,7 @@ class CrowdDataPreprocessor(ImgDataPreprocessor):
         std: Sequence[float] | None = (58.395, 57.12, 57.375),
         bgr_to_rgb: bool = True,
         stride: int = 8,
+        channels_last: bool = False,
         non_blocking: bool = False,
     ) -> None:
         check_number('stride', stride, low=1, integer=True)
@@ -47,6 +52,7 @@ class CrowdDataPreprocessor(ImgDataPreprocessor):
             non_blocking=non_blocking,
         )
         self.stride = stride
+        self.channels_last = channels_last
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Process a batch.
@@ -64,6 +70,10 @@ class CrowdDataPreprocessor(ImgDataPreprocessor):
         """
         sizes = [tuple(image.shape[-2:]) for image in data['inputs']]
         data = super().forward(data, training)
+        if self.channels_last:
+            data['inputs'] = data['inputs'].contiguous(
+                memory_format=torch.channels_last
+            )
         samples = data.get('data_samples')
         if samples is None:
             return data

@@ -23,14 +23,13 @@ from daal_mmdet.counting.finished_run import FinishedRun
 from daal_mmdet.run_records import read_records
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'counting'
-SMALL = ['model.width=0.0625', 'model.norm_cfg.num_groups=1', 'train_cfg.max_iters=2']
+SMALL = ['model.width=0.0625', 'train_cfg.max_iters=2']
 LOG = ['default_hooks.logger.interval=1', 'default_hooks.checkpoint.interval=2']
 
 
 def small(name, root):
     config = Config.fromfile(CONFIGS / f'{name}.py')
     config.model.update(width=1 / 16)
-    config.model.norm_cfg.num_groups = 1
     config.train_cfg.max_iters = 3
     config.default_hooks.logger.interval = 1
     config.default_hooks.checkpoint.interval = 3

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -172,6 +174,25 @@ def test_preprocessor_pads_images_and_maps():
     red = (images[0][2] - 123.675) / 58.395
     torch.testing.assert_close(done['inputs'][0, 0, :16, :20], red)
     assert done['inputs'][0, :, 16:].abs().max() == 0
+
+
+def test_channels_last_changes_the_layout_alone():
+    init = dict(type='Kaiming', layer='Conv2d')
+    model = CSRNet(**SMALL, norm_cfg=dict(type='BN'), init_cfg=init).eval()
+    model.init_weights()
+    given = batch([(16, 24), (24, 16)])
+    done = {
+        last: CrowdDataPreprocessor(channels_last=last)(copy.deepcopy(given))
+        for last in (False, True)
+    }
+    plain, other = done[False]['inputs'], done[True]['inputs']
+    assert plain.is_contiguous()
+    assert other.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(plain, other)
+    # It holds through the layers.
+    features = model.backend(model.frontend(other))
+    assert features.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(other), model(plain))
 
 
 def test_preprocessor_names_a_map_that_does_not_fit():

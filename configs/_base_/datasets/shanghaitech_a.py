@@ -10,12 +10,20 @@ train_pipeline = [
     dict(type='RandomCrowdFlip', prob=0.5),
     dict(type='PackCrowdInputs'),
 ]
-# For trials on a CPU.
+# For trials on a CPU: half size. A crop is taken first, so that it alone is resized.
+halve = dict(type='RandomCrowdScale', scale_range=(0.5, 0.5))
 small_train_pipeline = [
     dict(type='LoadImageFromFile'),
     load_density,
     dict(type='RandomCrowdCrop', crop_size=256),
+    halve,
     dict(type='RandomCrowdFlip', prob=0.5),
+    dict(type='PackCrowdInputs'),
+]
+small_test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    load_density,
+    halve,
     dict(type='PackCrowdInputs'),
 ]
 test_pipeline = [

@@ -2,8 +2,8 @@
 _base_ = 'csrnet.py'
 model = dict(
     width=0.125,
-    # Batches of one crop are too small for batch norm.
-    norm_cfg=dict(type='GN', num_groups=4),
+    data_preprocessor=dict(channels_last=True),
+    norm_cfg=dict(type='BN'),
     frontend_init_cfg=None,
     # N(0, 0.01) would let the signal die out on the way through untrained layers.
     init_cfg=dict(
