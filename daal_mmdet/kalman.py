@@ -228,7 +228,7 @@ def level_trend_step(
         c = torch.addcmul(c, K_trend, b, value=-1)
         # (1 - K) a = K R without the cancellation; b alike.
         b = K_trend * R
-        P = torch.stack((K * R, b, b, c), -1).unflatten(-1, (2, 2))
+        P = torch.stack((K * R, b, b, c), -1).reshape(*mean.shape, 2)
     return mean, P, K
 
 
