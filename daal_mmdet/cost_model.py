@@ -16,7 +16,7 @@ _DAAL_TAIL = 4
 # Sum and number of the weights of a level, in double precision.
 _LEVEL_WEIGHTS = 16
 # Counters, and the filter of the task loss, in bytes.
-_SCALARS = 128
+_SCALARS = 88
 # Numbers of a box residual.
 _BOX = 4
 
