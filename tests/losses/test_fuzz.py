@@ -9,7 +9,6 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
-from mmengine.logging import MessageHub
 
 from daal_mmdet.covariance_bank import CovarianceBank
 from daal_mmdet.losses import DAALLoss, UncertaintyAwareLoss, UncertaintyAwareSmoothL1
@@ -23,12 +22,7 @@ from tests.fuzzing import (
     fuzz,
 )
 
-
-@pytest.fixture(autouse=True, scope='module')
-def _no_runner():
-    """A MessageHub that has seen no iteration: each call is one."""
-    MessageHub.get_instance(__name__)
-
+pytestmark = pytest.mark.usefixtures('no_runner')
 
 # What a logit may be; half precision ends at 65504.
 SCALES = (0.0, 1.0, 30.0, 1e3, 6e4)

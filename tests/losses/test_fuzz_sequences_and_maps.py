@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mmengine.logging import MessageHub
 
 from daal_mmdet.losses import AdaptiveDynamicLoss, CountingLoss, KalmanLoss
 from tests.fuzzing import (
@@ -20,12 +19,7 @@ from tests.fuzzing import (
     fuzz,
 )
 
-
-@pytest.fixture(autouse=True, scope='module')
-def _no_runner():
-    """A MessageHub that has seen no iteration: each call is one."""
-    MessageHub.get_instance(__name__)
-
+pytestmark = pytest.mark.usefixtures('no_runner')
 
 # The largest is no number of a series; a network may give it before it learns.
 SCALES = (0.0, 1e-6, 1.0, 1e3, 6e4, 1e9)
