@@ -2,7 +2,8 @@
 #
 # From scratch by default, with a backbone of half width. The environment variable
 # BACKBONE_CHECKPOINT names ImageNet weights of a MobileNetV2 1.0 with ReLU, in mmdet's
-# key layout; the backbone then has full width.
+# key layout; the backbone then has full width, keeps its batch statistics and has its
+# first three stages frozen, as fine-tuning on few images asks for.
 backbone_checkpoint = '{{$BACKBONE_CHECKPOINT:none}}'
 
 # The last convolution of mmdet's MobileNetV2 feeds no level of the FPN.
@@ -12,10 +13,12 @@ if backbone_checkpoint != 'none':
     backbone = dict(
         widen_factor=1.0,
         act_cfg=dict(type='ReLU'),
+        frozen_stages=3,
+        norm_eval=True,
         init_cfg=dict(type='Pretrained', checkpoint=backbone_checkpoint))
     backbone_channels = [32, 96, 320]
 else:
-    backbone = dict(widen_factor=0.5)
+    backbone = dict(widen_factor=0.5, norm_eval=False)
     backbone_channels = [16, 48, 160]
 
 model = dict(
@@ -30,7 +33,6 @@ model = dict(
         type='MobileNetV2',
         out_indices=(2, 4, 6),
         norm_cfg=norm_cfg,
-        norm_eval=False,
         **backbone),
     neck=dict(
         type='FPN',
