@@ -5,6 +5,7 @@ import torch
 from mmdet.registry import HOOKS, MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -111,3 +112,29 @@ def test_backbone_checkpoint_comes_from_one_variable(monkeypatch, tmp_path):
         assert torch.equal(model.backbone.state_dict()[name], value)
     # The neck must fit the wider backbone.
     assert model.eval()(torch.zeros(1, 3, 64, 64), mode='tensor')
+
+
+@pytest.mark.parametrize('path', DETECTORS, ids=str)
+def test_imagenet_weights_are_fine_tuned(path, monkeypatch):
+    scratch = Config.fromfile(CONFIGS / path)
+    assert 'custom_keys' not in scratch.optim_wrapper.paramwise_cfg
+    backbone = MODELS.build(scratch.model).train().backbone
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    assert backbone.conv1.bn.training
+
+    monkeypatch.setenv('BACKBONE_CHECKPOINT', 'backbone.pth')
+    config = Config.fromfile(CONFIGS / path)
+    model = MODELS.build(config.model).train()
+    still, moving = model.backbone.layer3, model.backbone.layer4
+    assert not any(parameter.requires_grad for parameter in still.parameters())
+    assert all(parameter.requires_grad for parameter in moving.parameters())
+    norms = [m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+    optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
+    lr = config.optim_wrapper.optimizer.lr
+    rates = {id(g['params'][0]): g['lr'] for g in optimizer.param_groups}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            expected = 0.1 * lr if name.startswith('backbone.') else lr
+            assert rates[id(parameter)] == pytest.approx(expected), name
