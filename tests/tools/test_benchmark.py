@@ -78,7 +78,8 @@ def test_killed_in_the_middle_of_a_training_it_goes_on(
     with (tmp_path / 'console.txt').open('w') as log:
         killed = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            wait_until((second / 'iter_2.pth').is_file, killed)
+            # Written when a checkpoint is whole.
+            wait_until((second / 'last_checkpoint').is_file, killed)
         finally:
             # SIGKILL.
             killed.kill()
