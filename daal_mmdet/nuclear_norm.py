@@ -209,10 +209,13 @@ def _newton_schulz(A: Tensor) -> tuple[Tensor, Tensor]:
     # The Frobenius norm bounds the largest singular value. 0 / 1 keeps a zero
     # matrix at a zero slope.
     norm = torch.linalg.vector_norm(X, dim=(-2, -1), keepdim=True)
-    X = X / torch.where(norm == 0, 1.0, norm)
+    X = (X / torch.where(norm == 0, 1.0, norm)).reshape(-1, *X.shape[-2:])
+    # Three kernels a step: on a GPU starting them takes the time of small matrices.
     for a, b, c in (_LIFT,) * _LIFT_STEPS + (_CONVERGE,) * _CONVERGE_STEPS:
         G = X @ X.mT
-        X = a * X + (b * G + c * (G @ G)) @ X
+        polynomial = torch.baddbmm(G, G, G, beta=b, alpha=c)
+        X = torch.baddbmm(X, polynomial, X, beta=a)
+    X = X.reshape(A.shape if wide else A.mT.shape)
     slope = X if wide else X.mT
     # <A, U V^T> = tr(V S U^T U V^T) = sum of S. Non-finite input spreads by itself.
     return (A * slope).sum(dim=(-2, -1)), slope

@@ -47,6 +47,53 @@ def test_no_value_is_read_on_a_gpu(name, covariance, monkeypatch):
     run_without_values(make_loss(name), covariance, monkeypatch)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('covariance', COVARIANCES)
+@pytest.mark.parametrize('name', ['UncertaintyAwareSmoothL1', 'UncertaintyAwareLoss'])
+def test_a_gpu_is_never_waited_for(name, covariance):
+    """And loss, gradient and filters are those of a CPU."""
+    generator = torch.Generator().manual_seed(0)
+    trackers, losses = {}, {}
+    for device in ('cpu', 'cuda'):
+        losses[device] = make_loss(name)
+        bank = CovarianceBank(covariance, device=device)
+        trackers[device] = CovarianceTracker(losses[device], bank, 'head.loss_bbox')
+        trackers[device].level(0, 3, (4, 5))
+        losses[device].tracker = trackers[device]
+    for iteration in range(4):
+        slots = torch.randint(60, (POSITIVES,), generator=generator)
+        boxes = torch.randn(2, ROWS, 4, generator=generator)
+        found = []
+        for device, loss in losses.items():
+            target, leaf = boxes.to(device)
+            leaf.requires_grad_()
+            rows = torch.arange(POSITIVES, device=device)
+            weight = torch.ones(ROWS, 4, device=device)
+            on_device = slots.to(device)
+            # The first iteration sets up what later ones reuse.
+            strict = device == 'cuda' and iteration > 0
+            torch.cuda.set_sync_debug_mode('error' if strict else 'default')
+            try:
+                tracker = trackers[device]
+                tracker.announce(
+                    [Announcement(ROWS, rows, on_device)], skip_empty=False
+                )
+                value = loss(leaf, target, weight, avg_factor=3.0)
+                value.backward()
+                tracker.step()
+            finally:
+                torch.cuda.set_sync_debug_mode('default')
+            found.append((value.detach().cpu(), leaf.grad.cpu()))
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    every = torch.arange(60)
+    torch.testing.assert_close(
+        trackers['cuda'].bank.log_det(every.cuda()).cpu(),
+        trackers['cpu'].bank.log_det(every),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
 @pytest.mark.parametrize(
     ('read', 'message'),
     [

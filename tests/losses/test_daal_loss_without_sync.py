@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 
 from daal_mmdet.losses import DAALLoss
 from daal_mmdet.losses.bnm_loss import choose_rows
@@ -41,6 +42,40 @@ def run_without_values(monkeypatch, **options):
 )
 def test_no_value_is_read_on_a_gpu(options, monkeypatch):
     run_without_values(monkeypatch, **options)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('use_sigmoid', [True, False])
+def test_a_gpu_is_never_waited_for(use_sigmoid, dtype):
+    """And the loss is that of a CPU, filters included."""
+    hub = MessageHub.get_current_instance()
+    on_cpu, on_gpu = (DAALLoss(use_sigmoid, num_classes=C) for _ in range(2))
+    on_gpu.cuda()
+    generator = torch.Generator().manual_seed(0)
+    # The first call compiles the kernel.
+    for iteration in range(-1, 4):
+        hub.update_info('iter', iteration)
+        leaf = torch.randn(N, C if use_sigmoid else C + 1, generator=generator)
+        leaf = leaf.to(dtype).requires_grad_()
+        pred = leaf.detach().cuda().requires_grad_()
+        labels = torch.randint(0, C + 1, (N,), generator=generator)
+        on_device, weight = labels.cuda(), torch.ones(N, device='cuda')
+        torch.cuda.set_sync_debug_mode('error' if iteration >= 0 else 'default')
+        try:
+            value = on_gpu(pred, on_device, weight, avg_factor=3.0)
+            value.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
+        want = on_cpu(leaf, labels, torch.ones(N), avg_factor=3.0)
+        want.backward()
+        torch.testing.assert_close(value.cpu(), want, rtol=1e-4, atol=1e-5)
+        tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(
+            pred.grad.cpu(), leaf.grad, rtol=tolerance, atol=tolerance
+        )
+    for ours, wanted in zip(on_gpu.buffers(), on_cpu.buffers(), strict=True):
+        torch.testing.assert_close(ours.cpu(), wanted, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(
