@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn as nn
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
+from daal_mmdet.cuda_replay import Replay, replayable, settings_of
 from daal_mmdet.losses.adaptive_proportion import AdaptiveProportion
 from daal_mmdet.losses.iteration_scalars import (
     IterationScalars,
@@ -22,6 +24,7 @@ __all__ = ['AdaptiveComposition']
 
 # What one iteration gathers besides the counts of a subclass.
 _TASK, _BNM, _CALLS, _BAD = range(4)
+_COUNTS_END = -(_BAD + 1)
 
 
 class AdaptiveComposition(nn.Module):
@@ -100,6 +103,7 @@ class AdaptiveComposition(nn.Module):
         self.log_prefix = log_prefix
         self._iteration: int | None = None
         self._scalars: IterationScalars | None = None
+        self._replay_call, self._replay_iteration = Replay(), Replay()
 
     def resize_counts(self, num_counts: int) -> None:
         """Gather another number of sums; before the first call."""
@@ -158,23 +162,28 @@ class AdaptiveComposition(nn.Module):
             counts: Further sums of a subclass, up to (num_counts,).
             has_bnm: Whether calls of this kind share L_bnm of the iteration.
         """
-        zero = torch.zeros_like(task)
-        bnm = zero if bnm is None else bnm.to(task.dtype)
-        finite = torch.isfinite(task) & torch.isfinite(bnm)
-        tail = torch.stack(
-            (
-                torch.where(finite, task, zero),
-                torch.where(finite, bnm, zero),
-                zero + has_bnm,
-                (~finite).to(task.dtype),
-            )
+        bnm = torch.zeros_like(task) if bnm is None else bnm
+        sums = (task, bnm) if counts is None else (task, bnm, counts)
+        self._replay_call(
+            partial(self._add_call, has_bnm),
+            tuple(term.detach() for term in sums),
+            (self.pending,),
+            (has_bnm,),
         )
-        self.pending[-len(tail) :].add_(tail)
-        if counts is not None:
-            counts = torch.nan_to_num(counts, nan=0.0)
-            self.pending[: len(counts)].add_(counts)
         if iteration is None:
             self._end_iteration()
+
+    def _add_call(
+        self, has_bnm: bool, task: Tensor, bnm: Tensor, counts: Tensor | None = None
+    ) -> None:
+        terms = torch.stack((task, bnm.to(task.dtype)))
+        finite = torch.isfinite(terms).all()
+        sums, tail = self.pending[:_COUNTS_END], self.pending[_COUNTS_END:]
+        tail[_TASK : _BNM + 1].add_(torch.where(finite, terms, 0.0))
+        tail[_CALLS].add_(has_bnm)
+        tail[_BAD].add_(~finite)
+        if counts is not None:
+            sums[: len(counts)].add_(torch.nan_to_num(counts, nan=0.0))
 
     def _bnm_factor(self) -> Tensor | float:
         """Lambda of the current iteration."""
@@ -186,16 +195,40 @@ class AdaptiveComposition(nn.Module):
     def _end_iteration(self) -> None:
         """Step the filters on the gathered sums of all ranks, and start afresh."""
         all_reduce(self.pending)
-        counts, tail = self.pending[: -(_BAD + 1)], self.pending[-(_BAD + 1) :]
-        tail = tail / get_world_size()
+        ranks = get_world_size()
+        step = partial(self._step_filters, ranks)
+        if replayable(self.pending):
+            settings = ranks, *settings_of(self)
+            state = tuple(self.buffers())
+            scalars = self._replay_iteration(step, state=state, settings=settings)
+        else:
+            scalars = step()
+        if self._scalars is None:
+            # By now the model is put together, and the loss can know its place.
+            self._scalars = IterationScalars(self._name_of_scalars())
+        self._scalars.send(scalars)
+        self._iteration_ended()
+
+    def _step_filters(self, ranks: int) -> dict[str, Tensor]:
+        counts, tail = self.pending[:_COUNTS_END], self.pending[_COUNTS_END:]
+        tail = tail / ranks
         valid = (tail[_CALLS] > 0) & (tail[_BAD] == 0)
         self._observe_counts(counts, valid)
         if self.proportion is not None:
             self.proportion.observe(tail[_TASK], valid)
         calls = torch.where(valid, tail[_CALLS], self.calls_per_iteration)
         self.calls_per_iteration.copy_(calls)
-        self._show(tail)
         self.pending.zero_()
+        scalars = {'task': tail[_TASK]}
+        if self.bnm_weight > 0:
+            scalars['bnm'] = tail[_BNM]
+            scalars['lambda'] = self._bnm_factor() * torch.ones_like(tail[_BNM])
+        if self.proportion is not None:
+            scalars['gain'] = self.proportion.gain
+        return scalars | self._further_scalars()
+
+    def _iteration_ended(self) -> None:
+        """For a subclass: what its host has to do then."""
 
     def _observe_counts(self, counts: Tensor, valid: Tensor) -> None:
         """For a subclass: use its sums, (num_counts,), of a finished iteration."""
@@ -209,15 +242,3 @@ class AdaptiveComposition(nn.Module):
         if self.log_prefix is None:
             raise ValueError('log_prefix: expected a string, got None')
         return self.log_prefix
-
-    def _show(self, tail: Tensor) -> None:
-        scalars = {'task': tail[_TASK]}
-        if self.bnm_weight > 0:
-            scalars['bnm'] = tail[_BNM]
-            scalars['lambda'] = self._bnm_factor() * torch.ones_like(tail[_BNM])
-        if self.proportion is not None:
-            scalars['gain'] = self.proportion.gain
-        if self._scalars is None:
-            # By now the model is put together, and the loss can know its place.
-            self._scalars = IterationScalars(self._name_of_scalars())
-        self._scalars.send(scalars | self._further_scalars())

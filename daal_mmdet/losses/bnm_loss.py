@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from daal_mmdet.cuda_replay import Replay, replayable, value_with_gradient
 from daal_mmdet.losses.validation import check_choice, check_flag, check_number
 from daal_mmdet.nuclear_norm import METHODS, nuclear_norm
 
 __all__ = ['NORMALIZATIONS', 'BNMLoss', 'batch_nuclear_norm_loss', 'choose_rows']
 
 NORMALIZATIONS = ('bound', 'batch', 'rank')
+# Those that neither read device values nor call a solver.
+_REPLAYED_METHODS = ('auto', 'newton_schulz', 'fast')
+_replay = Replay()
 
 
 def choose_rows(mask: Tensor, max_rows: int) -> tuple[Tensor, Tensor]:
@@ -43,7 +49,7 @@ def _choose_rows_without_sync(mask: Tensor, max_rows: int) -> tuple[Tensor, Tens
     count = rank[-1:] if len(rank) else rank.new_zeros(1)
     slots = torch.arange(min(len(mask), max_rows), device=mask.device)
     # The j-th taken row is the marked one of rank j * count / max_rows, j if all fit.
-    wanted = torch.where(count > max_rows, slots * count // max_rows, slots)
+    wanted = slots * count.clamp(min=max_rows) // max_rows
     taken = slots < count
     index = torch.searchsorted(rank, wanted + 1).clamp(max=max(len(mask) - 1, 0))
     return index, taken
@@ -83,6 +89,17 @@ def batch_nuclear_norm_loss(
         ValueError: If ``normalization`` or ``method`` is unknown.
     """
     check_choice('normalization', normalization, NORMALIZATIONS)
+    check_choice('method', method, METHODS)
+    settings = normalization, method
+    loss = partial(_normalized_norm, normalization=normalization, method=method)
+    if mask is None or method not in _REPLAYED_METHODS or not replayable(logits):
+        return loss(logits, mask)
+    return value_with_gradient(_replay, loss, logits, (mask,), settings)
+
+
+def _normalized_norm(
+    logits: Tensor, mask: Tensor | None, normalization: str, method: str
+) -> Tensor:
     dtype = torch.promote_types(logits.dtype, torch.float32)
     A = F.softmax(logits, dim=1, dtype=dtype)
     if mask is None:

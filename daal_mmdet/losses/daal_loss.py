@@ -275,9 +275,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         take = taken = bnm = None
         if self.bnm_weight > 0 and kind.bnm and reduction != 'none':
             take, taken = choose_rows(targets.foreground(), self.bnm_max_rows)
-        task, rows = self.task_term(
-            pred, targets, balance, reduction, avg_factor, take
-        )
+        task, rows = self.task_term(pred, targets, balance, reduction, avg_factor, take)
         if rows is not None:
             bnm = batch_nuclear_norm_loss(
                 self.task_term.class_logits(rows),
@@ -303,9 +301,11 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         return self.loss_weight * loss
 
     def _observe_counts(self, counts: Tensor, valid: Tensor) -> None:
-        self._calls = 0
         if self.class_balance is not None:
             self.class_balance.observe(counts[: self.num_classes], valid)
+
+    def _iteration_ended(self) -> None:
+        self._calls = 0
 
     def _further_scalars(self) -> dict[str, Tensor]:
         if self.class_balance is None:

@@ -51,9 +51,12 @@ class Targets(NamedTuple):
         C = self.num_classes
         counted = self.counted.float()
         if self.labels is not None:
-            # bincount would wait for the device.
-            bins = counted.new_zeros(C + 1)
-            return bins.scatter_add_(0, self.labels, counted)[:C]
+            # Each row of the background has a bin of its own: added up in one, all its
+            # rows would wait for each other on a GPU. bincount would wait for the host.
+            bins = torch.arange(C, C + len(self.labels), device=counted.device)
+            bins = torch.where(self.labels < C, self.labels, bins)
+            counts = counted.new_zeros(C + len(self.labels))
+            return counts.scatter_add_(0, bins, counted)[:C]
         assert self.soft is not None
         return counted @ self.soft[:, :C].float()
 
