@@ -40,9 +40,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from daal_mmdet import kalman
+from daal_mmdet.cuda_replay import Replay, replayable
 
 __all__ = ['COVARIANCES', 'CovarianceBank']
 
@@ -77,7 +79,6 @@ class CovarianceBank:
             column, template.
         covariance: P when it was measured last, (S, size) or (S, size, size).
         visits: Measurements so far, (S,), int64.
-        iterations: Steps so far.
 
     Raises:
         ValueError: If ``covariance`` is unknown.
@@ -113,6 +114,9 @@ class CovarianceBank:
         self.mean = self._zeros(0, size)
         self.covariance = self._zeros(0, *self._unit.shape)
         self.visits = self._zeros(0, dtype=torch.int64)
+        # On the device too, where a recorded step reads them.
+        self._now = self._zeros(dtype=torch.int64)
+        self._prior_weight = self._zeros()
         self.iterations = 0
         self._measured_at = self._zeros(0, dtype=torch.int64)
         self._noise_sum = self._zeros(0, *self._unit.shape)
@@ -127,8 +131,22 @@ class CovarianceBank:
         self._group_log_det_sum = self._zeros(0)
         self._group_count = self._zeros(0)
 
+        self._replay_step, self._replay_log_det = Replay(), Replay()
+
     def __len__(self) -> int:
         return len(self.visits)
+
+    @property
+    def iterations(self) -> int:
+        """Steps so far."""
+        return self._iterations
+
+    @iterations.setter
+    def iterations(self, number: int) -> None:
+        self._iterations = number
+        self._now.fill_(number)
+        # Above 0, for levels that have waited for thousands of iterations.
+        self._prior_weight.fill_(max(self.forgetting**number, _SMALLEST_SHARE))
 
     def add_level(self, templates: int, height: int = 1, width: int = 1) -> int:
         """Append the slots of a level.
@@ -194,7 +212,11 @@ class CovarianceBank:
         Returns:
             (M,), float32.
         """
-        return self._determinant(self._covariance(slots, self._memory(slots)))
+        if not self._can_replay(slots):
+            return self._log_det(slots)
+        padded = F.pad(slots, (0, _missing(slots)))
+        found: Tensor = self._replay_log_det(self._log_det, (padded,), *self._used())
+        return found[: len(slots)].clone()
 
     def estimate(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """State of slots.
@@ -256,6 +278,37 @@ class CovarianceBank:
                 1e15 are left out.
         """
         residuals = residuals.float()
+        if self._can_replay(slots):
+            # Rows that are left out make calls of a few sizes.
+            missing = _missing(slots)
+            slots = F.pad(slots, (0, missing))
+            residuals = F.pad(residuals, (0, 0, 0, missing), value=float('nan'))
+            self._replay_step(self._step, (slots, residuals), *self._used())
+        else:
+            self._step(slots, residuals)
+        self.iterations += 1
+
+    def _can_replay(self, slots: Tensor) -> bool:
+        # Those of full covariances call a solver.
+        return self.kind == 'diag' and len(slots) > 0 and replayable(slots)
+
+    def _used(self) -> tuple[tuple[Tensor, ...], tuple[float | None, ...]]:
+        """Tensors and constants that a step or a look-up depends on."""
+        constants = '_now', '_prior_weight', '_unit', '_group', '_level_of_group'
+        names = _SLOT_STATE + _GROUP_STATE + constants
+        options = (
+            self.process_noise,
+            self.measurement_noise,
+            self.initial_variance,
+            self.forgetting,
+            self.noise_prior,
+        )
+        return tuple(getattr(self, name) for name in names), options
+
+    def _log_det(self, slots: Tensor) -> Tensor:
+        return self._determinant(self._covariance(slots, self._memory(slots)))
+
+    def _step(self, slots: Tensor, residuals: Tensor) -> None:
         sound = (residuals.abs() <= _LARGEST_RESIDUAL).all(dim=1)
         residuals = torch.where(sound[:, None], residuals, 0.0)
         # One row a residual throughout: how many slots they have only the device knows.
@@ -276,7 +329,6 @@ class CovarianceBank:
         squares = e.square() if self.kind == 'diag' else e[:, :, None] * e[:, None, :]
         noise = total(_over(sound, P) * (squares + P))
         self._remember(slots, x, P, noise, count, first)
-        self.iterations += 1
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to go on bit by bit."""
@@ -320,7 +372,7 @@ class CovarianceBank:
 
     def _memory(self, slots: Tensor) -> Tensor:
         """Share of a slot's own state in what it is now, (M,), in [0, 1]."""
-        waited = self.iterations - self._measured_at[slots]
+        waited = self._now - self._measured_at[slots]
         share = self.forgetting ** waited.float()
         return torch.where(self.visits[slots] > 0, share, 0.0)
 
@@ -357,7 +409,7 @@ class CovarianceBank:
         own = self.forgetting * self._memory(slots)
         total = _over(own, noise) * self._noise_sum[slots] + noise
         # Measured in the step that ends now.
-        now = torch.full_like(slots, self.iterations + 1)
+        now = (self._now + 1).expand_as(slots)
         for buffer, value in (
             (self._noise_sum, total),
             (self._noise_count, own * self._noise_count[slots] + count),
@@ -391,9 +443,7 @@ class CovarianceBank:
             strength: Number of terms that the level counts for.
             prior: Counts as one term of each level, forgotten like one.
         """
-        level = self._level_of_group
-        # Above 0, for levels that have waited for thousands of iterations.
-        weight = max(self.forgetting**self.iterations, _SMALLEST_SHARE)
+        level, weight = self._level_of_group, self._prior_weight
         level_total = self._zeros(len(self.levels), *total.shape[1:]) + weight * prior
         level_count = self._zeros(len(self.levels)) + weight
         level_total.index_add_(0, level, total)
@@ -415,7 +465,7 @@ class CovarianceBank:
         setattr(self, name, torch.cat([old, old.new_zeros(count, *old.shape[1:])]))
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.zeros(*shape, dtype=dtype, device=self.device)
+        return torch.zeros(shape, dtype=dtype, device=self.device)
 
 
 _SLOT_STATE = (
@@ -434,6 +484,11 @@ _GROUP_STATE = (
     '_group_log_det_sum',
     '_group_count',
 )
+
+
+def _missing(slots: Tensor) -> int:
+    """Rows up to the next power of two, at least 64."""
+    return max(64, 1 << (len(slots) - 1).bit_length()) - len(slots)
 
 
 def _over(factor: Tensor, like: Tensor) -> Tensor:

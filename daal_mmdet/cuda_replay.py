@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 __all__ = ['Replay', 'replayable', 'settings_of', 'value_with_gradient']
 
@@ -145,7 +144,10 @@ def value_with_gradient(
         settings: As for :class:`Replay`.
 
     Returns:
-        The scalar. It can be differentiated once.
+        The scalar.
+
+    Raises:
+        RuntimeError: When differentiated twice.
     """
     value: Tensor = _WithGradient.apply(x, replay, function, constants, settings)  # type: ignore[no-untyped-call]
     return value
@@ -175,7 +177,10 @@ class _WithGradient(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
+        # Gradients are only enabled here under create_graph=True. The saved one has no
+        # graph, so that a second derivative would silently lack its terms.
+        if torch.is_grad_enabled():
+            raise RuntimeError('a replayed value can not be differentiated twice')
         (gradient,) = ctx.saved_tensors
         return (grad_value * gradient).to(ctx.dtype), None, None, None, None

@@ -1,0 +1,200 @@
+"""When work is recorded, on stand-ins for CUDA graphs; and real ones where a GPU is."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from daal_mmdet import cuda_replay
+from daal_mmdet.cuda_replay import Replay, settings_of, value_with_gradient
+from daal_mmdet.losses import DAALLoss
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+
+
+class Recorded:
+    """Stands in for a recording: calls the function again, on inputs of its own."""
+
+    made = 0
+
+    def __init__(self, function, inputs, device):
+        type(self).made += 1
+        self.function, self.inputs = function, tuple(t.clone() for t in inputs)
+
+    def __call__(self, inputs):
+        for held, given in zip(self.inputs, inputs, strict=True):
+            held.copy_(given)
+        return self.function(*self.inputs)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Pretend that tensors of the CPU lie on a GPU."""
+    monkeypatch.setattr(cuda_replay, 'replayable', lambda tensor: True)
+    monkeypatch.setattr(cuda_replay, '_Recording', Recorded)
+    monkeypatch.setattr(Recorded, 'made', 0)
+    return Recorded
+
+
+def test_a_cpu_records_nothing(monkeypatch):
+    monkeypatch.setattr(cuda_replay, '_Recording', Recorded)
+    monkeypatch.setattr(Recorded, 'made', 0)
+    replay = Replay()
+    for number in range(9):
+        assert replay(torch.neg, (torch.tensor(number),)) == -number
+    assert Recorded.made == 0
+
+
+def test_familiar_calls_are_recorded_once(recorded):
+    replay = Replay()
+    for number in range(9):
+        assert replay(torch.neg, (torch.tensor(number),)) == -number
+        assert recorded.made == (number >= cuda_replay._CALLS_BEFORE)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda x, state, settings: (x[:1], state, settings),
+        lambda x, state, settings: (x.double(), state, settings),
+        lambda x, state, settings: (x, state.clone(), settings),
+        lambda x, state, settings: (x, state[:1], settings),
+        lambda x, state, settings: (x, state, (3,)),
+    ],
+    ids=['shape', 'dtype', 'place of state', 'shape of state', 'settings'],
+)
+def test_another_kind_of_call_is_another_recording(recorded, change):
+    call = torch.ones(2), torch.zeros(2), (2,)
+    other = change(*call)
+    replay = Replay()
+    for x, state, settings in [call] * 5 + [other] * 5:
+        result = replay(
+            lambda x, f=settings[0]: f * x, (x,), (state,), settings=settings
+        )
+        torch.testing.assert_close(result, settings[0] * x)
+    assert recorded.made == 2
+
+
+def test_ever_new_shapes_are_not_recorded(recorded):
+    replay = Replay()
+    for _ in range(2):
+        for size in range(1, 200):
+            assert len(replay(torch.neg, (torch.ones(size),))) == size
+    assert recorded.made == 0
+    assert len(replay._calls) == cuda_replay._MOST_KINDS
+
+
+def test_recordings_are_bounded(recorded):
+    replay = Replay()
+    for size in range(1, 20):
+        for _ in range(5):
+            replay(torch.neg, (torch.ones(size),))
+    assert recorded.made == cuda_replay._MOST_RECORDINGS
+
+
+def test_what_can_not_be_recorded_is_computed(recorded, monkeypatch):
+    def fail(*_):
+        raise RuntimeError('operation not permitted when stream is capturing')
+
+    monkeypatch.setattr(cuda_replay, '_Recording', fail)
+    replay, x = Replay(), torch.ones(2)
+    for _ in range(cuda_replay._CALLS_BEFORE):
+        replay(torch.neg, (x,))
+    message = 'could not be recorded, which costs time: operation not permitted'
+    with pytest.warns(UserWarning, match=message):
+        assert replay(torch.neg, (x,))[0] == -1
+    # Neither tried nor told again; warnings are errors here.
+    assert replay(torch.neg, (x,))[0] == -1
+
+
+def test_a_copy_has_no_recordings(recorded):
+    replay = Replay()
+    for _ in range(5):
+        replay(torch.neg, (torch.ones(2),))
+    for other in (copy.deepcopy(replay), pickle.loads(pickle.dumps(replay))):
+        assert (other._calls, other._recordings) == ({}, {})
+
+
+def test_settings_are_the_public_constants_of_all_parts():
+    loss = DAALLoss(num_classes=3)
+    before = settings_of(loss)
+    loss._calls += 1
+    assert settings_of(loss) == before
+    for part, name in (
+        (loss, 'bnm_weight'),
+        (loss.proportion, 'trend_noise'),
+        (loss.class_balance, 'tau'),
+    ):
+        setattr(part, name, 0.123)
+        assert settings_of(loss) != before
+        before = settings_of(loss)
+    hash(before)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16])
+def test_gradient_comes_with_the_value(recorded, dtype):
+    def function(x, y):
+        return (x.sin() * y).sum()
+
+    replay, generator = Replay(), torch.Generator().manual_seed(0)
+    for _ in range(6):
+        x = torch.randn(5, generator=generator).to(dtype).requires_grad_()
+        y = torch.randn(5, generator=generator)
+        value = value_with_gradient(replay, function, x, (y,))
+        (3 * value).backward()
+        wanted = x.detach().double()
+        tolerance = {torch.float64: 1e-7, torch.float32: 1e-6}.get(dtype, 2e-3)
+        torch.testing.assert_close(
+            value.double(), (wanted.sin() * y).sum(), rtol=tolerance, atol=tolerance
+        )
+        torch.testing.assert_close(
+            x.grad.double(), 3 * wanted.cos() * y, rtol=tolerance, atol=tolerance
+        )
+    assert recorded.made == 1
+
+
+def test_half_precision_keeps_a_gradient_that_amp_scales():
+    x = torch.ones(2, dtype=torch.float16, requires_grad=True)
+    value = value_with_gradient(Replay(), lambda x: 1e-9 * x.sum(), x)
+    (2.0**20 * value).backward()
+    torch.testing.assert_close(
+        x.grad.float(), torch.full((2,), 1.049e-3), rtol=1e-3, atol=0
+    )
+
+
+def test_a_second_derivative_is_refused():
+    x = torch.ones(2, requires_grad=True)
+    value = value_with_gradient(Replay(), lambda x: x.square().sum(), x)
+    with pytest.raises(RuntimeError, match='can not be differentiated twice'):
+        torch.autograd.grad(value, x, create_graph=True)
+
+
+@needs_gpu
+def test_a_graph_does_what_the_function_does():
+    state = torch.zeros(3, device='cuda')
+
+    def function(x):
+        state.add_(x)
+        return state * 2
+
+    replay, wanted = Replay(), torch.zeros(3)
+    for number in range(8):
+        x = torch.full((3,), float(number))
+        wanted += x
+        result = replay(function, (x.cuda(),), (state,))
+        torch.testing.assert_close(result.cpu(), 2 * wanted)
+    assert len(replay._recordings) == 1
+
+
+@needs_gpu
+def test_a_function_that_waits_for_the_gpu_is_not_recorded():
+    def function(x):
+        return x * (2.0 if x.sum().item() > 0 else 1.0)
+
+    replay, x = Replay(), torch.ones(3, device='cuda')
+    for _ in range(cuda_replay._CALLS_BEFORE):
+        replay(function, (x,))
+    with pytest.warns(UserWarning, match='could not be recorded'):
+        result = replay(function, (x,))
+    assert result.sum().item() == 6
