@@ -6,7 +6,7 @@ filter step is a hundred of them. Recorded once, they start as one.
 
 from __future__ import annotations
 
-import warnings
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,13 +20,18 @@ __all__ = ['Replay', 'replayable', 'settings_of', 'value_with_gradient']
 _CALLS_BEFORE = 3
 # A recording holds memory; work of ever new shapes is not recorded.
 _MOST_RECORDINGS, _MOST_KINDS = 8, 64
+_SWITCH = 'DAAL_CUDA_GRAPHS'
 
 
 def replayable(tensor: Tensor) -> bool:
-    """Whether work on this tensor can be recorded: on a GPU, not while compiling."""
+    """Whether work on this tensor can be recorded: on a GPU, not while compiling.
+
+    Nowhere with ``DAAL_CUDA_GRAPHS=0`` in the environment.
+    """
     return (
         not torch.compiler.is_compiling()
         and tensor.device.type == 'cuda'
+        and os.environ.get(_SWITCH) != '0'
         and not torch.cuda.is_current_stream_capturing()
     )
 
@@ -54,7 +59,6 @@ class Replay:
     def __init__(self) -> None:
         self._calls: dict[tuple, int] = {}
         self._recordings: dict[tuple, _Recording] = {}
-        self._broken = False
 
     def __call__(
         self,
@@ -73,9 +77,12 @@ class Replay:
 
         Returns:
             What the function returns.
+
+        Raises:
+            RuntimeError: If the function does what a graph can not hold.
         """
         tensors = inputs + state
-        if self._broken or not tensors or not replayable(tensors[0]):
+        if not tensors or not replayable(tensors[0]):
             return function(*inputs)
         kinds = tuple((t.shape, t.dtype, t.device) for t in tensors)
         key = settings, kinds, tuple(t.data_ptr() for t in state)
@@ -87,16 +94,7 @@ class Replay:
                 if calls or len(self._calls) < _MOST_KINDS:
                     self._calls[key] = calls + 1
                 return function(*inputs)
-            try:
-                recording = _Recording(function, inputs, tensors[0].device)
-            except RuntimeError as error:
-                # Nothing was computed: recording does not run what it records.
-                warnings.warn(
-                    f'a CUDA graph could not be recorded, which costs time: {error}',
-                    stacklevel=2,
-                )
-                self._broken = True
-                return function(*inputs)
+            recording = _Recording(function, inputs, tensors[0].device)
             self._recordings[key] = recording
         return recording(inputs)
 
@@ -113,12 +111,19 @@ class _Recording:
     ) -> None:
         self._inputs = tuple(t.detach().clone() for t in inputs)
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads, such as the one that pins batches, go on using the device.
-        with (
-            torch.cuda.device(device),
-            torch.cuda.graph(self._graph, capture_error_mode='thread_local'),
-        ):
-            self._outputs = function(*self._inputs)
+        try:
+            # Other threads, such as the one that pins batches, go on using the device.
+            with (
+                torch.cuda.device(device),
+                torch.cuda.graph(self._graph, capture_error_mode='thread_local'),
+            ):
+                self._outputs = function(*self._inputs)
+        except RuntimeError as error:
+            # Going on without it is no way out: PyTorch's random numbers stay broken.
+            raise RuntimeError(
+                f'a CUDA graph could not be recorded; {_SWITCH}=0 in the environment '
+                f'goes without graphs: {error}'
+            ) from error
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Any:
         for held, given in zip(self._inputs, inputs, strict=True):

@@ -1,8 +1,8 @@
 """When work is recorded, on stand-ins for CUDA graphs; and real ones where a GPU is."""
 
+import contextlib
 import copy
 import pickle
-import warnings
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from daal_mmdet import cuda_replay
 from daal_mmdet.cuda_replay import Replay, settings_of, value_with_gradient
 from daal_mmdet.losses import DAALLoss
 
+RECORDING = cuda_replay._Recording
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 
@@ -94,21 +95,21 @@ def test_recordings_are_bounded(recorded):
     assert recorded.made == cuda_replay._MOST_RECORDINGS
 
 
-def test_what_can_not_be_recorded_is_computed(recorded, monkeypatch):
-    def fail(*_):
+def test_what_can_not_be_recorded_says_how_to_go_without(recorded, monkeypatch):
+    monkeypatch.setattr(cuda_replay, '_Recording', RECORDING)
+    monkeypatch.setattr(torch.cuda, 'CUDAGraph', lambda: None)
+    monkeypatch.setattr(torch.cuda, 'device', lambda _: contextlib.nullcontext())
+
+    def fail(*_, **__):
         raise RuntimeError('operation not permitted when stream is capturing')
 
-    monkeypatch.setattr(cuda_replay, '_Recording', fail)
+    monkeypatch.setattr(torch.cuda, 'graph', fail)
     replay, x = Replay(), torch.ones(2)
     for _ in range(cuda_replay._CALLS_BEFORE):
         replay(torch.neg, (x,))
-    message = 'could not be recorded, which costs time: operation not permitted'
-    with pytest.warns(UserWarning, match=message):
-        assert replay(torch.neg, (x,))[0] == -1
-    with warnings.catch_warnings():
-        # Neither tried nor told again.
-        warnings.simplefilter('error')
-        assert replay(torch.neg, (x,))[0] == -1
+    message = 'DAAL_CUDA_GRAPHS=0 in the environment goes without graphs: operation not'
+    with pytest.raises(RuntimeError, match=message):
+        replay(torch.neg, (x,))
 
 
 def test_a_copy_has_no_recordings(recorded):
@@ -191,13 +192,8 @@ def test_a_graph_does_what_the_function_does():
 
 
 @needs_gpu
-def test_a_function_that_waits_for_the_gpu_is_not_recorded():
-    def function(x):
-        return x * (2.0 if x.sum().item() > 0 else 1.0)
-
-    replay, x = Replay(), torch.ones(3, device='cuda')
-    for _ in range(cuda_replay._CALLS_BEFORE):
-        replay(function, (x,))
-    with pytest.warns(UserWarning, match='could not be recorded'):
-        result = replay(function, (x,))
-    assert result.sum().item() == 6
+def test_the_environment_switches_graphs_off(monkeypatch):
+    x = torch.ones(3, device='cuda')
+    assert cuda_replay.replayable(x)
+    monkeypatch.setenv('DAAL_CUDA_GRAPHS', '0')
+    assert not cuda_replay.replayable(x)
