@@ -196,7 +196,8 @@ def test_memory_of_the_filters_is_what_the_cost_model_says():
     for templates, height, width in ((3, 5, 4), (3, 2, 2), (1, 1, 1)):
         bank.add_level(templates, height, width)
     held = {k: v.nbytes for k, v in vars(bank).items() if isinstance(v, torch.Tensor)}
-    # A constant of the shape of one covariance.
-    del held['_unit']
+    # A constant of the shape of one covariance, and two numbers of the iteration.
+    for name in ('_unit', '_now', '_prior_weight'):
+        del held[name]
     workload = dataclasses.replace(workload, slots=len(bank), groups=7)
     assert cost(workload, 1).filter_bytes - of_loss == sum(held.values())
