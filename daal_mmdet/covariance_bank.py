@@ -130,7 +130,6 @@ class CovarianceBank:
         self._group_covariance_sum = self._zeros(0, *self._unit.shape)
         self._group_log_det_sum = self._zeros(0)
         self._group_count = self._zeros(0)
-
         self._replay_step, self._replay_log_det = Replay(), Replay()
 
     def __len__(self) -> int:

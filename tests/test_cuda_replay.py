@@ -7,34 +7,51 @@ import pickle
 import pytest
 import torch
 
-from daal_mmdet import cuda_replay
+from daal_mmdet import covariance_bank, cuda_replay
+from daal_mmdet.covariance_bank import CovarianceBank
 from daal_mmdet.cuda_replay import Replay, settings_of, value_with_gradient
-from daal_mmdet.losses import DAALLoss
+from daal_mmdet.losses import DAALLoss, adaptive_composition, bnm_loss
 
 RECORDING = cuda_replay._Recording
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 
 class Recorded:
-    """Stands in for a recording: calls the function again, on inputs of its own."""
+    """Stands in for a recording: the same function, inputs and outputs in each call."""
 
     made = 0
 
     def __init__(self, function, inputs, device):
         type(self).made += 1
         self.function, self.inputs = function, tuple(t.clone() for t in inputs)
+        self.outputs = None
 
     def __call__(self, inputs):
         for held, given in zip(self.inputs, inputs, strict=True):
             held.copy_(given)
-        return self.function(*self.inputs)
+        outputs = self.function(*self.inputs)
+        if self.outputs is None:
+            self.outputs = outputs
+        for held, new in zip(
+            tensors_of(self.outputs), tensors_of(outputs), strict=True
+        ):
+            held.copy_(new)
+        return self.outputs
+
+
+def tensors_of(outputs):
+    if outputs is None or isinstance(outputs, torch.Tensor):
+        return [] if outputs is None else [outputs]
+    return list(outputs.values() if isinstance(outputs, dict) else outputs)
 
 
 @pytest.fixture
 def recorded(monkeypatch):
     """Pretend that tensors of the CPU lie on a GPU."""
-    monkeypatch.setattr(cuda_replay, 'replayable', lambda tensor: True)
+    for module in (cuda_replay, covariance_bank, adaptive_composition, bnm_loss):
+        monkeypatch.setattr(module, 'replayable', lambda tensor: True)
     monkeypatch.setattr(cuda_replay, '_Recording', Recorded)
+    monkeypatch.setattr(bnm_loss, '_replay', Replay())
     monkeypatch.setattr(Recorded, 'made', 0)
     return Recorded
 
@@ -172,6 +189,72 @@ def test_a_second_derivative_is_refused():
     value = value_with_gradient(Replay(), lambda x: x.square().sum(), x)
     with pytest.raises(RuntimeError, match='can not be differentiated twice'):
         torch.autograd.grad(value, x, create_graph=True)
+
+
+@pytest.mark.parametrize('use_sigmoid', [True, False])
+def test_a_loss_that_replays_is_the_same_loss(use_sigmoid, recorded, monkeypatch):
+    """Also with several calls an iteration, and when a setting changes on the way."""
+    losses = [
+        DAALLoss(use_sigmoid, num_classes=4, bnm_method='newton_schulz')
+        for _ in range(2)
+    ]
+    generator = torch.Generator().manual_seed(0)
+    for iteration in range(12):
+        monkeypatch.setattr(
+            adaptive_composition, 'current_iteration', lambda i=iteration: i
+        )
+        calls = [
+            (
+                torch.randn(9, 4 if use_sigmoid else 5, generator=generator),
+                torch.randint(5, (9,), generator=generator),
+            )
+            for _ in range(2)
+        ]
+        found = []
+        for loss, replays in zip(losses, (True, False), strict=True):
+            loss.bnm_weight = 0.05 if iteration < 6 else 0.5
+            leaves, values = [], []
+            with monkeypatch.context() as patch:
+                if not replays:
+                    for module in (cuda_replay, adaptive_composition, bnm_loss):
+                        patch.setattr(module, 'replayable', lambda tensor: False)
+                for logits, labels in calls:
+                    leaf = logits.clone().requires_grad_()
+                    leaves.append(leaf)
+                    values.append(loss(leaf, labels, torch.ones(9), avg_factor=3.0))
+                sum(values).backward()
+            found.append([*values, *(leaf.grad for leaf in leaves)])
+        torch.testing.assert_close(*found)
+    for ours, wanted in zip(*(loss.buffers() for loss in losses), strict=True):
+        torch.testing.assert_close(ours, wanted)
+    replayed = losses[0]
+    assert len(replayed._replay_call._recordings) == 1
+    # With each of the two weights.
+    assert len(replayed._replay_iteration._recordings) == 2
+    assert bnm_loss._replay._recordings
+
+
+def test_a_bank_that_replays_is_the_same_bank(recorded, monkeypatch):
+    banks = [CovarianceBank() for _ in range(2)]
+    for bank in banks:
+        bank.add_level(3, 4, 5)
+        bank.add_level(3, 2, 2)
+    generator = torch.Generator().manual_seed(0)
+    for count in [7, 0, 60, 64, 65, 3, 100, 9, 70, 1, 128, 5]:
+        slots = torch.randint(72, (count,), generator=generator)
+        residuals = torch.randn(count, 4, generator=generator)
+        found = []
+        for bank, replays in zip(banks, (True, False), strict=True):
+            monkeypatch.setattr(covariance_bank, 'replayable', lambda _, r=replays: r)
+            before = bank.log_det(slots)
+            bank.step(slots, residuals)
+            found.append([before, bank.log_det(torch.arange(72))])
+        torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+    ours, wanted = (bank.state_dict() for bank in banks)
+    for name in ('visits', 'mean', 'covariance', '_noise_sum', '_group_noise_count'):
+        torch.testing.assert_close(ours[name], wanted[name], rtol=1e-5, atol=1e-6)
+    # Steps of up to 64 and up to 128 rows, and look-ups of both.
+    assert recorded.made == 4
 
 
 @needs_gpu
