@@ -129,7 +129,7 @@ class ClassShareFilter:
             self.x[c] += K * (count / max(n, 1.0) - self.x[c])
             self.P[c] = (1 - K) ** 2 * P + K**2 * R
 
-    def weights(self, tau=0.5, kappa=1.0, max_weight=10.0):
+    def weights(self, tau=0.5, kappa=1.0, max_weight=3.0):
         """Weight of every class."""
         if len(self.x) == 1:
             return np.ones(1)

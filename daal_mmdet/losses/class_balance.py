@@ -113,7 +113,7 @@ class ClassBalance(nn.Module):
         num_classes: int | None = None,
         tau: float = 0.5,
         kappa: float = 1.0,
-        max_weight: float = 10.0,
+        max_weight: float = 3.0,
         floor: float = 1e-4,
         process_noise: float = 1e-8,
     ) -> None:

@@ -28,8 +28,8 @@ ABLATION = [
     '+ BNM 0.05',
     '+ adaptive BNM',
     '+ class balance',
-    'both',
-    'both + UncertaintyAwareSmoothL1',
+    'DAALLoss',
+    'DAALLoss + UncertaintyAwareSmoothL1',
 ]
 
 

@@ -24,10 +24,11 @@ def observe(balance, *iterations):
     ),
     st.floats(0, 2),
     st.floats(0, 3),
+    st.floats(1, 20),
 )
-def test_filter_and_weights_match_the_oracle(iterations, tau, kappa):
+def test_filter_and_weights_match_the_oracle(iterations, tau, kappa, max_weight):
     C = len(iterations[0]) if iterations else 3
-    balance = ClassBalance(C, tau=tau, kappa=kappa).double()
+    balance = ClassBalance(C, tau=tau, kappa=kappa, max_weight=max_weight).double()
     oracle = oracles.ClassShareFilter(C)
     observe(balance, *iterations)
     for counts in iterations:
@@ -37,12 +38,12 @@ def test_filter_and_weights_match_the_oracle(iterations, tau, kappa):
         return
     np.testing.assert_allclose(balance.share, oracle.x, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(balance.variance, oracle.P, rtol=1e-9, atol=1e-15)
-    want = oracle.weights(tau, kappa)
+    want = oracle.weights(tau, kappa, max_weight)
     np.testing.assert_allclose(balance(C), want, rtol=1e-6)
 
 
 def test_rare_classes_weigh_more_and_the_most_frequent_one_close_to_1():
-    balance = ClassBalance(3)
+    balance = ClassBalance(3, max_weight=10.0)
     observe(balance, *[[900, 90, 10]] * 50)
     weight = balance(3)
     assert weight[0] < weight[1] < weight[2]

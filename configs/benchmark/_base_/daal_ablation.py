@@ -16,8 +16,8 @@ variants = {
             type='DAALLoss', class_balance=None, bnm_weight=0.05, bnm_adaptive=True)
     },
     '+ class balance': {loss_cls: dict(type='DAALLoss', bnm_weight=0.0)},
-    'both': {loss_cls: dict(type='DAALLoss')},
-    'both + UncertaintyAwareSmoothL1': {
+    'DAALLoss': {loss_cls: dict(type='DAALLoss')},
+    'DAALLoss + UncertaintyAwareSmoothL1': {
         loss_cls: dict(type='DAALLoss'),
         'model.bbox_head.loss_bbox': dict(type='UncertaintyAwareSmoothL1', beta=0.0),
         'custom_hooks': [
