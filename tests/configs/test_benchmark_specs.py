@@ -29,6 +29,7 @@ ABLATION = [
     '+ adaptive BNM',
     '+ class balance',
     'DAALLoss',
+    'DAALLoss, max_weight=10',
     'DAALLoss + UncertaintyAwareSmoothL1',
 ]
 

@@ -17,6 +17,9 @@ variants = {
     },
     '+ class balance': {loss_cls: dict(type='DAALLoss', bnm_weight=0.0)},
     'DAALLoss': {loss_cls: dict(type='DAALLoss')},
+    'DAALLoss, max_weight=10': {
+        loss_cls: dict(type='DAALLoss', class_balance=dict(max_weight=10.0))
+    },
     'DAALLoss + UncertaintyAwareSmoothL1': {
         loss_cls: dict(type='DAALLoss'),
         'model.bbox_head.loss_bbox': dict(type='UncertaintyAwareSmoothL1', beta=0.0),
