@@ -1,6 +1,6 @@
 """DAALLoss against the loss of mmdet that it replaces, forward and backward.
 
-Sigmoid: against ``FocalLoss``, with the adaptive parts on (all defaults) and off.
+Sigmoid: against ``FocalLoss``, with the adaptive parts on and off.
 Softmax: against ``CrossEntropyLoss``. With the parts on each call is an iteration, so
 that both filters step in every call.
 """
@@ -19,10 +19,10 @@ from daal_mmdet.losses import DAALLoss
 SIGMOID = [(100_000, 80), (20_000, 1203)]
 SOFTMAX = [(2048, 80), (2048, 1203)]
 VARIANTS = {
-    'on': {},
-    'off': dict(bnm_weight=0, class_balance=None),
-    'class balance': dict(bnm_weight=0),
-    'BNM': dict(class_balance=None),
+    'on': dict(bnm_weight=0.05),
+    'off': dict(class_balance=None),
+    'class balance': {},
+    'BNM': dict(bnm_weight=0.05, class_balance=None),
 }
 
 

@@ -138,7 +138,7 @@ def test_a_copy_has_no_recordings(recorded):
 
 
 def test_settings_are_the_public_constants_of_all_parts():
-    loss = DAALLoss(num_classes=3)
+    loss = DAALLoss(num_classes=3, bnm_weight=0.05)
     before = settings_of(loss)
     loss._calls += 1
     assert settings_of(loss) == before
@@ -195,7 +195,9 @@ def test_a_second_derivative_is_refused():
 def test_a_loss_that_replays_is_the_same_loss(use_sigmoid, recorded, monkeypatch):
     """Also with several calls an iteration, and when a setting changes on the way."""
     losses = [
-        DAALLoss(use_sigmoid, num_classes=4, bnm_method='newton_schulz')
+        DAALLoss(
+            use_sigmoid, num_classes=4, bnm_weight=0.05, bnm_method='newton_schulz'
+        )
         for _ in range(2)
     ]
     generator = torch.Generator().manual_seed(0)

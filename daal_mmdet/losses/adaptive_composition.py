@@ -87,17 +87,16 @@ class AdaptiveComposition(nn.Module):
             check_prefix('log_prefix', log_prefix)
         self.bnm_weight = bnm_weight
         self.bnm_adaptive = bnm_adaptive
-        self.proportion = (
-            AdaptiveProportion(
-                update_cycle,
-                update_fraction,
-                update_cycle_range,
-                trend_noise,
-                noise_forgetting,
-            )
-            if bnm_weight > 0 and bnm_adaptive
-            else None
+        # Built in any case, so that a bad option is an error with no BNM term too.
+        proportion = AdaptiveProportion(
+            update_cycle,
+            update_fraction,
+            update_cycle_range,
+            trend_noise,
+            noise_forgetting,
         )
+        adapts = bnm_weight > 0 and bnm_adaptive
+        self.proportion = proportion if adapts else None
         self.register_buffer('pending', torch.zeros(num_counts + _BAD + 1))
         self.register_buffer('calls_per_iteration', torch.ones(()))
         self.log_prefix = log_prefix

@@ -53,7 +53,8 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
     With ``bnm_weight=0, class_balance=None`` value and gradient are those of mmdet's
     ``FocalLoss`` (sigmoid) or ``CrossEntropyLoss`` (softmax, at its default gamma and
     alpha). The four schemes of the paper: ``bnm_weight=0``; ``bnm_weight=1.0,
-    bnm_adaptive=False``; ``bnm_weight=0.05, bnm_adaptive=False``; the default.
+    bnm_adaptive=False``; ``bnm_weight=0.05, bnm_adaptive=False``;
+    ``bnm_weight=0.05``; each with ``class_balance=None``.
 
     It accepts the keys of ``FocalLoss`` and ``CrossEntropyLoss``, so that a config that
     only says ``loss_cls=dict(type='DAALLoss')`` keeps what it inherits.
@@ -94,8 +95,10 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         bg_cls_weight: Weight of background rows, >= 0 (softmax only).
         use_mask: Refused: mask losses have no class rows.
         num_classes: C; None takes it from the head, or else from the first logits.
-        bnm_weight: Weight of L_bnm, >= 0. Its meaning depends on
-            ``bnm_normalization``; with 'bound' L_bnm lies in [0, 1).
+        bnm_weight: Weight of L_bnm, >= 0; the paper's is 0.05. Its meaning depends on
+            ``bnm_normalization``; with 'bound' L_bnm lies in [0, 1). The default is 0,
+            which leaves out the term and its filter: beside the class weights it
+            measured no better (docs/choices.md) and costs time.
         bnm_adaptive: Whether the Kalman gain scales ``bnm_weight``.
         bnm_normalization: 'bound', 'batch' or 'rank'.
         bnm_method: 'auto', 'svd', 'gram', 'newton_schulz' or 'fast'.
@@ -134,7 +137,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         bg_cls_weight: float | None = None,
         use_mask: bool = False,
         num_classes: int | None = None,
-        bnm_weight: float = 0.05,
+        bnm_weight: float = 0.0,
         bnm_adaptive: bool = True,
         bnm_normalization: str = 'bound',
         bnm_method: str = 'auto',

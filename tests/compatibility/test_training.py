@@ -118,7 +118,7 @@ def test_a_family_trains_evaluates_and_resumes(name, data_root, tmp_path):
         assert measured == [number * ITERATIONS - 1]
         assert checkpoint['kalman_covariance']
     hub = MessageHub.get_current_instance()
-    for scalar in ('loss', 'loss_cls', 'daal_max_weight', 'daal_lambda'):
+    for scalar in ('loss', 'loss_cls', 'daal_max_weight', 'daal_task'):
         values, _ = hub.get_scalar(f'train/{scalar}').data
         assert len(values) >= ITERATIONS
         assert all(value == value and abs(value) < 1e6 for value in values)

@@ -27,10 +27,11 @@ ABLATION = [
     '+ BNM 1.0',
     '+ BNM 0.05',
     '+ adaptive BNM',
-    '+ class balance',
     'DAALLoss',
+    'DAALLoss, bnm_weight=0.05',
     'DAALLoss, max_weight=10',
-    'DAALLoss + UncertaintyAwareSmoothL1',
+    'DAALLoss, bnm_weight=0.05, max_weight=10',
+    'DAALLoss, bnm_weight=0.05, UncertaintyAwareSmoothL1',
 ]
 
 

@@ -107,7 +107,7 @@ def test_saturated_probabilities_in_half_precision_have_a_gradient(sigmoid):
     logits[torch.arange(C), torch.arange(C)] = 30.0
     logits = logits.half().requires_grad_()
     pred = logits.sigmoid() if sigmoid else logits.softmax(1).half()
-    loss = DAALLoss(use_sigmoid=sigmoid, activated=True, num_classes=C)
+    loss = DAALLoss(use_sigmoid=sigmoid, activated=True, num_classes=C, bnm_weight=0.05)
     value = loss(pred, torch.arange(C + 1).roll(1))
     assert value.isfinite()
     value.backward()
@@ -259,7 +259,7 @@ def test_fixed_schemes_add_the_nuclear_norm_of_the_foreground(use_sigmoid, bnm_w
 
 
 def test_adaptive_scheme_follows_the_filters_step_by_step():
-    loss = DAALFocalLoss(loss_weight=1.3)
+    loss = DAALFocalLoss(loss_weight=1.3, bnm_weight=0.05)
     classes = oracles.ClassShareFilter(C)
     weight, tasks, proportion = np.ones(C), [], 0.0
     for k in range(12):
@@ -326,8 +326,8 @@ def test_class_weights_scale_softmax_rows_but_not_the_background():
 
 # --- iterations -----------------------------------------------------------------------
 def test_calls_of_one_iteration_are_one_measurement():
-    parts = DAALFocalLoss()
-    whole = DAALFocalLoss()
+    parts = DAALFocalLoss(bnm_weight=0.05)
+    whole = DAALFocalLoss(bnm_weight=0.05)
     for k in range(4):
         set_iteration(k)
         for level in range(3):
@@ -357,7 +357,7 @@ def test_nuclear_norm_of_an_iteration_is_the_mean_over_its_calls():
 
 
 def test_without_a_runner_each_call_is_an_iteration():
-    loss = DAALFocalLoss()
+    loss = DAALFocalLoss(bnm_weight=0.05)
     for k in range(5):
         pred, labels, _ = rows(seed=k)
         loss(pred.requires_grad_(), labels)
@@ -366,7 +366,7 @@ def test_without_a_runner_each_call_is_an_iteration():
 
 
 def test_only_training_calls_with_gradients_and_a_reduction_are_measured():
-    loss = DAALFocalLoss()
+    loss = DAALFocalLoss(bnm_weight=0.05)
     pred, labels, _ = rows()
     before = state(loss)
     loss(pred.requires_grad_(), labels, reduction_override='none')
@@ -378,7 +378,7 @@ def test_only_training_calls_with_gradients_and_a_reduction_are_measured():
 
 
 def test_state_dict_continues_bit_for_bit_in_the_middle_of_an_iteration():
-    loss = DAALFocalLoss()
+    loss = DAALFocalLoss(bnm_weight=0.05)
 
     def train(loss, iterations):
         values = []
@@ -390,7 +390,7 @@ def test_state_dict_continues_bit_for_bit_in_the_middle_of_an_iteration():
         return values
 
     train(loss, range(3))
-    resumed = DAALFocalLoss()
+    resumed = DAALFocalLoss(bnm_weight=0.05)
     resumed.load_state_dict(copy.deepcopy(loss.state_dict()))
     assert train(resumed, range(3, 6)) == train(loss, range(3, 6))
     for name, buffer in loss.state_dict().items():
@@ -398,7 +398,7 @@ def test_state_dict_continues_bit_for_bit_in_the_middle_of_an_iteration():
 
 
 def test_buffers_never_change_identity_or_shape():
-    loss = DAALFocalLoss()
+    loss = DAALFocalLoss(bnm_weight=0.05)
     before = {name: (id(b), b.shape) for name, b in loss.named_buffers()}
     for k in range(3):
         loss(rows(seed=k)[0].requires_grad_(), rows(seed=k)[1])
@@ -407,7 +407,7 @@ def test_buffers_never_change_identity_or_shape():
 
 @pytest.mark.parametrize('update_buffers', [False, True])
 def test_average_models_of_mmengine_can_follow_the_buffers(update_buffers):
-    loss = DAALFocalLoss()
+    loss = DAALFocalLoss(bnm_weight=0.05)
     average = ExponentialMovingAverage(loss, update_buffers=update_buffers)
     for k in range(3):
         loss(rows(seed=k)[0].requires_grad_(), rows(seed=k)[1])
@@ -419,7 +419,7 @@ def test_average_models_of_mmengine_can_follow_the_buffers(update_buffers):
 @pytest.mark.parametrize('columns', [C, C + 1])
 @pytest.mark.parametrize('num_rows', [0, 9])
 def test_no_rows_and_no_foreground(columns, num_rows):
-    loss = DAALLoss(use_sigmoid=columns == C)
+    loss = DAALLoss(use_sigmoid=columns == C, bnm_weight=0.05)
     pred = torch.zeros(num_rows, columns, requires_grad=True)
     for _ in range(2):
         value = loss(pred, torch.full((num_rows,), C))
@@ -433,7 +433,7 @@ def test_no_rows_and_no_foreground(columns, num_rows):
 @pytest.mark.parametrize('use_sigmoid', [False, True])
 @pytest.mark.parametrize('bad', [torch.nan, torch.inf])
 def test_non_finite_logits_give_a_non_finite_loss_and_leave_the_state(use_sigmoid, bad):
-    loss = DAALLoss(use_sigmoid)
+    loss = DAALLoss(use_sigmoid, bnm_weight=0.05)
     pred, labels, _ = rows(C if use_sigmoid else C + 1)
     for _ in range(3):
         loss(pred.clone().requires_grad_(), labels)
@@ -447,7 +447,7 @@ def test_non_finite_logits_give_a_non_finite_loss_and_leave_the_state(use_sigmoi
 
 
 def test_one_non_finite_call_voids_its_whole_iteration():
-    loss = DAALFocalLoss()
+    loss = DAALFocalLoss(bnm_weight=0.05)
     for k in range(4):
         set_iteration(k)
         for level in range(2):
@@ -478,7 +478,7 @@ def test_half_precision_and_autocast_compute_in_float32(use_sigmoid, dtype):
 
 
 def test_rows_without_weight_are_no_samples():
-    loss = DAALFocalLoss()
+    loss = DAALFocalLoss(bnm_weight=0.05)
     pred, labels, _ = rows()
     weight = (labels != 2).float()
     loss(pred.requires_grad_(), labels, weight)
@@ -490,7 +490,7 @@ def test_rows_without_weight_are_no_samples():
 
 
 def test_soft_targets_are_counted_in_parts():
-    loss = DAALFocalLoss()
+    loss = DAALFocalLoss(bnm_weight=0.05)
     soft = torch.tensor([[0.5, 0, 0, 0, 0], [0, 0.25, 0, 0, 0], [0, 0, 0, 0, 0.0]])
     pred = torch.zeros(3, C, requires_grad=True)
     set_iteration(0)
@@ -570,7 +570,7 @@ def test_bad_input_names_the_tensor(options, columns, target, message):
 
 
 def test_more_bad_input():
-    loss = DAALFocalLoss()
+    loss = DAALFocalLoss(bnm_weight=0.05)
     pred, labels, weight = rows()
     with pytest.raises(
         ValueError, match=r'weight: expected shape \(60,\) or \(60, 5\)'
@@ -595,7 +595,7 @@ def test_more_bad_input():
     with pytest.raises(ValueError, match='num_classes: the loss holds 5 .* has 4'):
         loss(pred[:, :4], labels.clamp(max=4))
     with pytest.raises(ValueError, match='needs use_sigmoid=True'):
-        DAALLoss()(torch.zeros(N, C + 1), (labels, weight))
+        DAALLoss(bnm_weight=0.05)(torch.zeros(N, C + 1), (labels, weight))
 
 
 # --- in a model -----------------------------------------------------------------------

@@ -27,7 +27,7 @@ def batch(iteration, rank):
 def train(ranks):
     """Run the loss on the batches of ``ranks``, averaged as a head averages them."""
     MessageHub.get_instance('distributed-test')
-    loss = DAALFocalLoss()
+    loss = DAALFocalLoss(bnm_weight=0.05)
     for k in range(ITERATIONS):
         MessageHub.get_current_instance().update_info('iter', k)
         preds, labels = zip(*[batch(k, rank) for rank in ranks], strict=True)

@@ -17,8 +17,8 @@ from torch import nn
 from daal_mmdet.losses import DAALFocalLoss, DAALLoss
 from daal_mmdet.losses.head_rules import HeadRules
 
-DAAL = {'type': 'DAALLoss'}
-SIGMOID = {'type': 'DAALLoss', 'use_sigmoid': True}
+DAAL = {'type': 'DAALLoss', 'bnm_weight': 0.05}
+SIGMOID = DAAL | {'use_sigmoid': True}
 ROI_HEAD = {
     'type': 'Shared2FCBBoxHead',
     'in_channels': 4,
@@ -460,7 +460,7 @@ def test_probabilities_give_the_loss_of_their_logits(sigmoid):
 
 @pytest.mark.parametrize('sigmoid', [False, True])
 def test_logits_are_no_probabilities(sigmoid):
-    loss = DAALLoss(use_sigmoid=sigmoid, activated=True)
+    loss = DAALLoss(use_sigmoid=sigmoid, activated=True, bnm_weight=0.05)
     pred, labels = torch.tensor([[0.2, -3.0, 0.5], [0.1, 0.4, 4.0]]), torch.zeros(2)
     message = r'pred: expected probabilities in \[0, 1\] with activated=True, .*-3 to 4'
     with pytest.raises(ValueError, match=message):
@@ -490,16 +490,16 @@ def test_divisor_in_a_tensor_of_one_number(sigmoid):
     """DETR's heads average the divisor over the ranks in a tensor of shape (1,)."""
     pred = torch.randn(8, 5, requires_grad=True)
     labels = torch.randint(0, 5, (8,))
-    loss = DAALLoss(use_sigmoid=sigmoid)
+    loss = DAALLoss(use_sigmoid=sigmoid, bnm_weight=0.05)
     value = loss(pred, labels, avg_factor=torch.tensor([4.0]))
     assert value.shape == ()
-    want = DAALLoss(use_sigmoid=sigmoid)(pred, labels, avg_factor=4.0)
+    want = DAALLoss(use_sigmoid=sigmoid, bnm_weight=0.05)(pred, labels, avg_factor=4.0)
     torch.testing.assert_close(value, want)
 
 
 def test_rows_for_hard_negative_mining_still_measure_the_classes():
     """YOLACT configures reduction='none' and chooses the rows itself."""
-    loss = DAALLoss(reduction='none')
+    loss = DAALLoss(reduction='none', bnm_weight=0.05)
     pred, labels = torch.randn(6, 4), torch.tensor([0, 0, 0, 1, 3, 3])
     for _ in range(3):
         value = loss(pred.requires_grad_(), labels)

@@ -21,7 +21,7 @@ def run_without_values(monkeypatch, **options):
     # Autocast does not know the meta device.
     monkeypatch.setattr(torch, 'autocast', lambda **_: contextlib.nullcontext())
     with torch.device('meta'):
-        loss = DAALLoss(num_classes=C, **options)
+        loss = DAALLoss(num_classes=C, bnm_weight=0.05, **options)
         pred = torch.randn(N, C if loss.use_sigmoid else C + 1, requires_grad=True)
         labels = torch.randint(0, C + 1, (N,))
         for _ in range(3):
@@ -49,7 +49,9 @@ def test_no_value_is_read_on_a_gpu(options, monkeypatch):
 @pytest.mark.parametrize('use_sigmoid', [True, False])
 def test_a_gpu_is_never_waited_for(use_sigmoid, dtype, monkeypatch):
     """And the loss is that of a CPU, filters included."""
-    on_cpu, on_gpu = (DAALLoss(use_sigmoid, num_classes=C) for _ in range(2))
+    on_cpu, on_gpu = (
+        DAALLoss(use_sigmoid, num_classes=C, bnm_weight=0.05) for _ in range(2)
+    )
     on_gpu.cuda()
     generator = torch.Generator().manual_seed(0)
     # The first calls compile the kernel and record the graphs.
@@ -99,7 +101,7 @@ def test_a_read_would_be_found(read, message, monkeypatch):
 
 @pytest.mark.parametrize('use_sigmoid', [True, False])
 def test_graph_breaks_only_at_the_message_hub(use_sigmoid):
-    loss = DAALLoss(num_classes=C, use_sigmoid=use_sigmoid)
+    loss = DAALLoss(num_classes=C, use_sigmoid=use_sigmoid, bnm_weight=0.05)
     pred = torch.randn(N, C if use_sigmoid else C + 1, requires_grad=True)
     labels = torch.randint(0, C + 1, (N,))
     # What is set up at the first call is set up.
@@ -115,7 +117,9 @@ def test_graph_breaks_only_at_the_message_hub(use_sigmoid):
 def test_compiled_loss_is_the_eager_loss(use_sigmoid):
     """With no runner the filters change between the forward and the backward pass."""
     torch._dynamo.reset()
-    eager, other = (DAALLoss(use_sigmoid=use_sigmoid) for _ in range(2))
+    eager, other = (
+        DAALLoss(use_sigmoid=use_sigmoid, bnm_weight=0.05) for _ in range(2)
+    )
     compiled = torch.compile(other, backend='aot_eager')
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):

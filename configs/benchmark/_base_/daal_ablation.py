@@ -15,13 +15,18 @@ variants = {
         loss_cls: dict(
             type='DAALLoss', class_balance=None, bnm_weight=0.05, bnm_adaptive=True)
     },
-    '+ class balance': {loss_cls: dict(type='DAALLoss', bnm_weight=0.0)},
+    # The class balance alone.
     'DAALLoss': {loss_cls: dict(type='DAALLoss')},
+    'DAALLoss, bnm_weight=0.05': {loss_cls: dict(type='DAALLoss', bnm_weight=0.05)},
     'DAALLoss, max_weight=10': {
         loss_cls: dict(type='DAALLoss', class_balance=dict(max_weight=10.0))
     },
-    'DAALLoss + UncertaintyAwareSmoothL1': {
-        loss_cls: dict(type='DAALLoss'),
+    'DAALLoss, bnm_weight=0.05, max_weight=10': {
+        loss_cls: dict(
+            type='DAALLoss', bnm_weight=0.05, class_balance=dict(max_weight=10.0))
+    },
+    'DAALLoss, bnm_weight=0.05, UncertaintyAwareSmoothL1': {
+        loss_cls: dict(type='DAALLoss', bnm_weight=0.05),
         'model.bbox_head.loss_bbox': dict(type='UncertaintyAwareSmoothL1', beta=0.0),
         'custom_hooks': [
             dict(type='CheckInvalidLossHook', interval=50),
