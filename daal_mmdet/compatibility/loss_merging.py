@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmdet.registry import MODELS
 
@@ -45,7 +45,7 @@ class Merged(NamedTuple):
     replaced: bool = False
 
 
-def merge_class_losses(model: dict) -> list[Merged]:
+def merge_class_losses(model: dict, **options: Any) -> list[Merged]:
     """Give every classification loss of a model the type ``DAALLoss``, in place.
 
     What a user writes, ``loss_cls=dict(type='DAALLoss')``, is merged into the loss of
@@ -55,6 +55,10 @@ def merge_class_losses(model: dict) -> list[Merged]:
 
     Where the config has no such loss but the head would take one, the head is given
     one, to see what it says.
+
+    Args:
+        model: Config of the model.
+        **options: Further keys of every ``DAALLoss``.
 
     Returns:
         What was put in; empty if the model takes no classification loss.
@@ -68,9 +72,9 @@ def merge_class_losses(model: dict) -> list[Merged]:
         replaced = base not in _MERGED_INTO
         if replaced:
             kept = {k: loss[k] for k in ('use_sigmoid', 'loss_weight') if k in loss}
-            node[key] = dict(kept, type='DAALLoss')
+            node[key] = dict(kept, type='DAALLoss', **options)
         else:
-            loss['type'] = 'DAALLoss'
+            loss.update(type='DAALLoss', **options)
         merged.append(Merged(str(node['type']), key, base, replaced))
     if merged:
         return merged
@@ -79,7 +83,7 @@ def merge_class_losses(model: dict) -> list[Merged]:
         cls = MODELS.get(head['type']) if isinstance(head, Mapping) else None
         for key in ('loss_cls', 'cls_loss'):
             if cls is not None and _takes(cls, key):
-                head[key] = dict(type='DAALLoss', use_sigmoid=True)
+                head[key] = dict(type='DAALLoss', use_sigmoid=True, **options)
                 merged.append(Merged(str(head['type']), key, '', True))
     return merged
 

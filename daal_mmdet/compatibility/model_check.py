@@ -179,7 +179,8 @@ def _own_problem(trial: _Trial) -> str:
 
 def _check(trial: _Trial, result: CheckResult, with_box: bool) -> None:
     model_config = trial.model_config()
-    merged = merge_class_losses(model_config)
+    # With every adaptive part, so that each is checked in the head.
+    merged = merge_class_losses(model_config, bnm_weight=0.05)
     boxes = merge_box_losses(model_config) if with_box else []
     result.configured = any(m.base for m in merged)
     result.heads = sorted({m.head for m in merged})

@@ -13,8 +13,9 @@ from daal_mmdet.compatibility.model_check import CheckResult
 __all__ = ['compatibility_page', 'count_families', 'versions']
 
 _TEXT = """
-Each config that mmdet ships is given the losses of this package and trained for three
-iterations on random images: with boxes, without any, and with boxes in a late epoch. It
+Each config that mmdet ships is given the losses of this package, with BNM
+(`bnm_weight=0.05`), and trained for three iterations on random images: with boxes,
+without any, and with boxes in a late epoch. It
 *works* if every loss is finite, the logits and the head get a gradient that is not
 zero, and the filters of every `DAALLoss` that was trained have moved. Weights are not
 loaded, images are small, queries and samples few; what a single process on a CPU can't

@@ -44,6 +44,13 @@ def test_losses_with_other_keys_are_replaced_whole():
     }
 
 
+def test_options_are_added_whether_merged_or_replaced():
+    for name in ('vfnet/vfnet_r50_fpn_1x_coco.py', 'atss/atss_r50_fpn_1x_coco.py'):
+        model = load_model(name)
+        merge_class_losses(model, bnm_weight=0.05)
+        assert model['bbox_head']['loss_cls']['bnm_weight'] == 0.05
+
+
 def test_heat_maps_are_asked_too():
     model = load_model('centernet/centernet_r18_8xb16-crop512-140e_coco.py')
     (merged,) = merge_class_losses(model)
