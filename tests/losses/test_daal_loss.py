@@ -258,6 +258,18 @@ def test_fixed_schemes_add_the_nuclear_norm_of_the_foreground(use_sigmoid, bnm_w
     assert ours(pred, labels).item() == pytest.approx(want, rel=1e-5)
 
 
+def test_by_default_the_class_weights_are_all_that_adapts():
+    default = DAALFocalLoss()
+    named = DAALFocalLoss(bnm_weight=0.0, class_balance={'max_weight': 3.0})
+    assert default.proportion is None
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0] * 60 + [1, 2] + [C] * 8)
+    for _ in range(3):
+        pred = torch.randn(len(labels), C, generator=generator)
+        assert torch.equal(default(pred, labels), named(pred, labels))
+    assert default.class_balance(C).max() == 3
+
+
 def test_adaptive_scheme_follows_the_filters_step_by_step():
     loss = DAALFocalLoss(loss_weight=1.3, bnm_weight=0.05)
     classes = oracles.ClassShareFilter(C)
