@@ -120,7 +120,7 @@ def cost(workload: Workload, num_gpus: int, cluster: Cluster | None = None) -> C
     residual = _INT + workload.positives * (_INT + _BOX * _FLOAT)
     weight = workload.levels * _LEVEL_WEIGHTS
 
-    # DAALLoss: share, variance, weight and sums of each class; the scalars.
+    # DAALLoss: share, variance, weight and sums of each class; the scalars, with BNM.
     loss_state = _FLOAT * (4 * C + _DAAL_TAIL) + _SCALARS
     # The bank with diagonal covariances. A slot: mean, covariance and sum of the noise,
     # its count; visits, time of the last one, group. A (level, template): sums of the

@@ -188,7 +188,7 @@ def test_what_two_processes_send_is_what_the_cost_model_says(
 
 
 def test_memory_of_the_filters_is_what_the_cost_model_says():
-    loss = DAALFocalLoss(num_classes=12)
+    loss = DAALFocalLoss(num_classes=12, bnm_weight=0.05)
     workload = Workload('tiny', 12, 0, positives=0, slots=0, groups=0, levels=0)
     of_loss = cost(workload, 1).filter_bytes
     assert of_loss == sum(b.nbytes for b in loss.buffers())
