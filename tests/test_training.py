@@ -64,8 +64,7 @@ def make_config(name, data_root, work_dir, max_iters=ITERATIONS):
     config.optim_wrapper.optimizer = {'type': 'SGD', 'lr': 0.01}
     config.optim_wrapper.paramwise_cfg = None
     config.randomness = {'seed': 7, 'deterministic': True}
-    if name.endswith('daal.py'):
-        config.model.bbox_head.loss_cls.bnm_weight = 0.05
+    config.model.bbox_head.loss_cls.bnm_weight = 0.05
     return config
 
 

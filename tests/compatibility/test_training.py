@@ -57,6 +57,7 @@ def write_config(name, data_root, path):
     two_stage = 'roi_head' in model
     head = model['roi_head']['bbox_head'] if two_stage else model['bbox_head']
     head['num_classes'] = len(CLASSES)
+    head['loss_cls']['bnm_weight'] = 0.05
     # Whatever is learned so soon, there are detections to evaluate.
     test_cfg = model['test_cfg']
     test_cfg.get('rcnn', test_cfg)['score_thr'] = 0.0
@@ -118,7 +119,7 @@ def test_a_family_trains_evaluates_and_resumes(name, data_root, tmp_path):
         assert measured == [number * ITERATIONS - 1]
         assert checkpoint['kalman_covariance']
     hub = MessageHub.get_current_instance()
-    for scalar in ('loss', 'loss_cls', 'daal_max_weight', 'daal_task'):
+    for scalar in ('loss', 'loss_cls', 'daal_max_weight', 'daal_lambda'):
         values, _ = hub.get_scalar(f'train/{scalar}').data
         assert len(values) >= ITERATIONS
         assert all(value == value and abs(value) < 1e6 for value in values)
