@@ -64,12 +64,20 @@ def make_config(name, data_root, work_dir, max_iters=ITERATIONS):
     config.optim_wrapper.optimizer = {'type': 'SGD', 'lr': 0.01}
     config.optim_wrapper.paramwise_cfg = None
     config.randomness = {'seed': 7, 'deterministic': True}
+    return config
+
+
+def make_daal_config(data_root, work_dir, max_iters=ITERATIONS):
+    """The DAAL config with every adaptive part switched on."""
+    config = make_config(
+        'retinanet_mobilenetv2_daal.py', data_root, work_dir, max_iters
+    )
     config.model.bbox_head.loss_cls.bnm_weight = 0.05
     return config
 
 
 def test_daal_trains_evaluates_and_shows_its_scalars(data_root, tmp_path):
-    config = make_config('retinanet_mobilenetv2_daal.py', data_root, tmp_path / 'run')
+    config = make_daal_config(data_root, tmp_path / 'run')
     runner = Runner.from_cfg(config)
     runner.train()
 
@@ -87,13 +95,12 @@ def test_daal_trains_evaluates_and_shows_its_scalars(data_root, tmp_path):
 def test_resumed_training_ends_bit_for_bit_where_the_unbroken_one_does(
     data_root, tmp_path
 ):
-    name = 'retinanet_mobilenetv2_daal.py'
-    unbroken = Runner.from_cfg(make_config(name, data_root, tmp_path / 'unbroken'))
+    unbroken = Runner.from_cfg(make_daal_config(data_root, tmp_path / 'unbroken'))
     unbroken.train()
 
-    first = make_config(name, data_root, tmp_path / 'first', ITERATIONS // 2)
+    first = make_daal_config(data_root, tmp_path / 'first', ITERATIONS // 2)
     Runner.from_cfg(first).train()
-    second = make_config(name, data_root, tmp_path / 'second')
+    second = make_daal_config(data_root, tmp_path / 'second')
     second.resume = True
     second.load_from = str(tmp_path / 'first' / f'iter_{ITERATIONS // 2}.pth')
     resumed = Runner.from_cfg(second)
