@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import re
 import signal
 import sys
 import warnings
@@ -54,10 +55,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--name',
         help='folder of table and figures in OUT (default: the name of the spec, and '
-        'schedule and backbone weights if they are not those of the config)',
+        'schedule, backbone weights and baseline if they are other ones)',
     )
     parser.add_argument(
         '--variants', nargs='+', help='run these of the spec alone; the table shows all'
+    )
+    parser.add_argument(
+        '--baseline',
+        metavar='VARIANT',
+        help="what the others are compared with (default: the spec's)",
     )
     parser.add_argument(
         '--split',
@@ -113,12 +119,14 @@ def choose(
 
 
 def table_folder(args: argparse.Namespace, run: PlannedRun) -> str:
-    """Another name for another schedule or start of the same spec."""
+    """Another name for another schedule, start or baseline of the same spec."""
     words = [args.spec.stem]
     if args.schedule is not None:
         words.append(f'{args.schedule}{run.length[0].removeprefix("max_")}')
     if run.pretrained is not None:
         words.append(run.pretrained.stem)
+    if args.baseline is not None:
+        words += ['to', *re.findall(r'\w+', args.baseline)]
     return '_'.join(words)
 
 
@@ -152,10 +160,14 @@ def main(argv: list[str] | None = None) -> int:
     failures: list[Failure] = []
     try:
         spec = load_spec(args.spec)
-        if args.seeds is not None:
-            spec = dataclasses.replace(spec, seeds=tuple(args.seeds))
-        if args.schedule is not None:
-            spec = dataclasses.replace(spec, schedule=args.schedule)
+        given = dict(
+            seeds=args.seeds and tuple(args.seeds),
+            schedule=args.schedule,
+            baseline=args.baseline,
+        )
+        spec = dataclasses.replace(
+            spec, **{name: value for name, value in given.items() if value is not None}
+        )
         folder = MatrixFolder(args.out.resolve())
         plan = spec.plan()
         # Of the code and data of now, whatever changes while the runs go on.

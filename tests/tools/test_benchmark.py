@@ -143,6 +143,11 @@ def test_tables_of_records_from_elsewhere(spec_file, tmp_path, capsys):
     # Another schedule has a folder of its own.
     table = (tmp_path / 'killed_12iters' / 'test_table.md').read_text()
     assert '| ours | 1 | +0.200 |' in table
+    # So has another baseline.
+    assert benchmark.main([*arguments, '--baseline', 'ours']) == 0
+    table = (tmp_path / 'killed_12iters_to_ours' / 'test_table.md').read_text()
+    assert 'Difference to ours, paired by seed' in table
+    assert '| FocalLoss | 1 | -0.200 |' in table
     assert benchmark.main([*arguments, '--name', 'mine']) == 0
     assert (tmp_path / 'mine' / 'test_class_ap.png').is_file()
 
@@ -163,6 +168,10 @@ def test_bad_arguments_are_named(spec_file, tmp_path, capsys):
             r"--variants: expected some of \['FocalLoss', 'ours'\]",
         ),
         (['--adopt', str(tmp_path / 'no')], r'expected one config \(\*.py\), got 0'),
+        (
+            ['--baseline', 'our'],
+            r"baseline: expected one of \['FocalLoss', 'ours'\], got 'our'",
+        ),
         (['--seeds', '-1'], 'seeds: expected a value >= 0, got -1'),
     ):
         assert benchmark.main([*arguments, *wrong]) == 1
