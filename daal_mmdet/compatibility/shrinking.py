@@ -35,7 +35,8 @@ def shrink_model(model: dict) -> dict:
     * Images keep their size: no batch augmentation.
     * What a single process on a CPU can't run has a plain layer in its place: batch
       norm over several GPUs, upsampling by CARAFE, torchvision's RoIAlign.
-    * A tracker is its detector, and a teacher's config is read from mmdet's folder.
+    * A tracker is its detector, a semi-supervised model its student, and a teacher's
+      config is read from mmdet's folder.
 
     Args:
         model: The model as plain dicts.

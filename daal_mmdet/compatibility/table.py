@@ -20,7 +20,7 @@ without any, and with boxes in a late epoch. It
 zero, and the filters of every `DAALLoss` that was trained have moved. Weights are not
 loaded, images are small, queries and samples few; what a single process on a CPU can't
 run is replaced by a plain layer (batch norm over several GPUs, CARAFE, torchvision's
-RoIAlign); a tracker is checked by its detector.
+RoIAlign); a tracker is checked by its detector, a semi-supervised model by its student.
 mmdet's PAA and LAD need scikit-learn (`pip install -e '.[compatibility]'`).
 [detectors.md](detectors.md) tells what to write for each kind of head, what the modes
 mean, and what is refused.

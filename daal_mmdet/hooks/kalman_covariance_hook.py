@@ -126,9 +126,12 @@ class KalmanCovarianceHook(Hook):
         for name, tracker in self.trackers.items():
             tracker.step()
             values = tracker.bank.mean_log_det()
-            self._scalars[name].send(
-                {f'log_det_{level}': value for level, value in enumerate(values)}
-            )
+            # No level where nothing called the loss yet: YOLOX's loss_l1 waits for the
+            # last epochs, and a teacher's losses are never called.
+            if len(values) > 0:
+                self._scalars[name].send(
+                    {f'log_det_{level}': value for level, value in enumerate(values)}
+                )
 
     def after_train(self, runner: Runner) -> None:
         """Leave the model as it was."""

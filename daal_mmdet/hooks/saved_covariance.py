@@ -38,7 +38,7 @@ class SavedCovariance:
 
     @classmethod
     def load(cls, path: Path) -> list[SavedCovariance]:
-        """Read all filters of a checkpoint.
+        """Read the filters of a checkpoint, of each loss that was called.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -47,16 +47,18 @@ class SavedCovariance:
         if not path.is_file():
             raise FileNotFoundError(f'{path}: no such checkpoint')
         checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-        if not checkpoint.get(CHECKPOINT_KEY):
+        states = {
+            name: state
+            for name, state in checkpoint.get(CHECKPOINT_KEY, {}).items()
+            if state['keys']
+        }
+        if not states:
             raise ValueError(
                 f'{path}: holds no covariance; train with '
                 "custom_hooks = [dict(type='KalmanCovarianceHook')]"
             )
         classes = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes', ())
-        return [
-            cls(name, state, classes)
-            for name, state in checkpoint[CHECKPOINT_KEY].items()
-        ]
+        return [cls(name, state, classes) for name, state in states.items()]
 
     def deviations(self) -> list[np.ndarray]:
         """det(P)^(1/8), the geometric mean of the four standard deviations.

@@ -3,9 +3,10 @@
 from pathlib import Path
 from types import MethodType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from mmdet.registry import HOOKS
+from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.logging import MessageHub
@@ -13,6 +14,7 @@ from mmengine.runner import Runner
 
 from daal_mmdet.hooks import KalmanCovarianceHook
 from daal_mmdet.hooks.kalman_covariance_hook import CHECKPOINT_KEY
+from tests.hooks.test_adapters import SIZE, build, make_features, make_samples
 from tests.test_training import data_root, make_config  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
@@ -232,6 +234,69 @@ def test_banks_of_several_heads_are_their_own(config):
     scalars = MessageHub.get_current_instance().log_scalars
     for name in hook.trackers:
         assert f'train/kalman_{name}_log_det_0' in scalars
+
+
+def connected(model, iteration=0, saved=None):
+    """A hook on a model that no runner trains, and the runner that it sees."""
+    hook, runner = KalmanCovarianceHook(), SimpleNamespace(model=model, iter=iteration)
+    if saved is not None:
+        hook.after_load_checkpoint(runner, saved)
+    hook.before_train(runner)
+    return hook, runner
+
+
+def test_a_loss_that_is_called_late_gets_its_filters_then(shipped_config, monkeypatch):
+    hub = MessageHub.get_current_instance()
+    monkeypatch.setattr(hub, '_log_scalars', {})
+
+    def make():
+        config = shipped_config('yolox/yolox_tiny_8xb8-300e_coco.py')
+        loss = dict(type='UncertaintyAwareSmoothL1', beta=0, reduction='sum')
+        model = build(config, loss_l1=loss)
+        model['bbox_head'].init_weights()
+        return model
+
+    model = make()
+    hook, runner = connected(model)
+    (tracker,) = hook.trackers.values()
+    features = make_features((8, 16, 32), 96)
+    for use_l1 in (False, True):
+        model['bbox_head'].use_l1 = use_l1
+        model['bbox_head'].loss(features, make_samples())
+        hook.after_train_iter(runner, 0)
+        assert len(tracker.bank.levels) == (3 if use_l1 else 0)
+        assert ('train/kalman_log_det_2' in hub.log_scalars) == use_l1
+        assert bool(tracker.bank.visits.sum() > 0) == use_l1
+        saved = {}
+        hook.before_save_checkpoint(runner, saved)
+        resumed, _ = connected(make(), iteration=1, saved=saved)
+        (restored,) = resumed.trackers.values()
+        assert_same(restored.state_dict(), tracker.state_dict())
+
+
+def test_a_student_is_measured_and_its_teacher_is_not(shipped_config):
+    config = shipped_config(
+        'soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'
+    )
+    detector = config.model.detector
+    detector.backbone.init_cfg = None
+    loss = dict(type='UncertaintyAwareSmoothL1', beta=0.0)
+    detector.rpn_head.loss_bbox = detector.roi_head.bbox_head.loss_bbox = loss
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).train()
+    hook, runner = connected(model)
+    names = ('sup', 'unsup_teacher', 'unsup_student')
+    for iteration in range(2):
+        images = {name: torch.randn(1, 3, SIZE, SIZE) for name in names}
+        samples = {name: make_samples(1) for name in names}
+        for sample in sum(samples.values(), []):
+            sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32)))
+        model.loss(images, samples)
+        hook.after_train_iter(runner, iteration)
+    assert len(hook.trackers) == 4
+    for name, tracker in hook.trackers.items():
+        measured = bool(tracker.bank.visits.sum() > 0)
+        assert measured == name.startswith('student.'), name
 
 
 @pytest.mark.parametrize(

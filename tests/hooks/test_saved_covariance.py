@@ -22,6 +22,7 @@ def checkpoint(tmp_path):
     states = {
         'rpn_head.loss_bbox': {'keys': [0, 1], **bank.state_dict()},
         'roi_head.bbox_head.loss_bbox': {'keys': [0], **by_class.state_dict()},
+        'never_called.loss_bbox': {'keys': [], **CovarianceBank().state_dict()},
     }
     path = tmp_path / 'epoch_1.pth'
     meta = dict(dataset_meta=dict(classes=('cat', 'dog')))
