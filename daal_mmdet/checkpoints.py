@@ -38,7 +38,9 @@ def find_resumable(work_dir: str | os.PathLike) -> Resumable | None:
     its own leaves it empty, and a file may have suffered since. So every ``*.pth`` of
     the folder (and of the one that the pointer names, if it is another) is asked:
     its check sums must hold, it must load, and it must hold what a resume needs, which
-    a file of weights alone (``best_*.pth``) does not.
+    a file of weights alone (``best_*.pth``) does not. Files older than the named one
+    are those of an earlier training in the same folder where they have more iterations:
+    they are taken only if no other is sound.
 
     Args:
         work_dir: The folder of a training; need not be there.
@@ -53,20 +55,24 @@ def find_resumable(work_dir: str | os.PathLike) -> Resumable | None:
     folder = Path(work_dir)
     files = set(folder.glob('*.pth'))
     pointer = folder / 'last_checkpoint'
+    since = 0.0
     if pointer.is_file():
         # Empty, or cut off, if the kill came while it was written.
         named = pointer.read_text(errors='replace').strip()
         if named and Path(named).parent.is_dir():
             files.update(Path(named).parent.glob('*.pth'))
+            if Path(named).is_file():
+                since = Path(named).stat().st_mtime
     damaged: dict[Path, str] = {}
-    best: tuple[int, float, Path] | None = None
+    sound: list[tuple[int, float, Path]] = []
     for path in sorted(files):
         iteration = _iterations_of(path, damaged)
         if iteration is not None:
-            candidate = (iteration, path.stat().st_mtime, path)
-            best = candidate if best is None else max(best, candidate)
-    if best is not None:
-        return Resumable(best[2], best[0], damaged)
+            sound.append((iteration, path.stat().st_mtime, path))
+    if sound:
+        current = [entry for entry in sound if entry[1] >= since]
+        iteration, _, path = max(current or sound)
+        return Resumable(path, iteration, damaged)
     if damaged:
         reasons = '; '.join(f'{path.name}: {why}' for path, why in damaged.items())
         raise ValueError(

@@ -146,15 +146,14 @@ def resume(config: Config, checkpoint: str) -> None:
     Args:
         config: Config to change.
         checkpoint: A file; or 'auto' for the newest sound one of the work dir, see
-            :func:`~daal_mmdet.checkpoints.find_resumable`. A work dir without any
-            starts from the beginning.
+            :func:`~daal_mmdet.checkpoints.find_resumable`. With a work dir without any
+            training starts as the config says, from ``load_from`` if it has that.
 
     Raises:
         SystemExit: If there is no such file, it is damaged, or 'auto' finds only
             damaged ones.
     """
     config.resume = True
-    config.load_from = None
     if checkpoint != 'auto':
         require_checkpoint('--resume', checkpoint)
         config.load_from = checkpoint

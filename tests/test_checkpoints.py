@@ -55,6 +55,25 @@ def test_a_damaged_file_is_left_aside_with_its_reason(tmp_path, damage, reason):
     assert reason in found.damaged[broken]
 
 
+def test_an_earlier_training_in_the_same_folder_is_not_gone_on_with(tmp_path):
+    earlier = [save(tmp_path / f'epoch_{n}.pth', 10 * n) for n in (1, 2, 11, 12)]
+    for path in earlier:
+        os.utime(path, (1e9, 1e9))
+    named = save(tmp_path / 'epoch_1.pth', 10)
+    (tmp_path / 'last_checkpoint').write_text(str(named))
+    assert find_resumable(tmp_path).path == named
+    # Killed between the checkpoint and the pointer to it.
+    newest = save(tmp_path / 'epoch_2.pth', 20)
+    assert find_resumable(tmp_path).path == newest
+    # The date of the named file counts even where it is damaged.
+    date = named.stat().st_mtime
+    flip_a_byte(named)
+    os.utime(named, (date, date))
+    assert find_resumable(tmp_path).path == newest
+    newest.unlink()
+    assert find_resumable(tmp_path).path == earlier[-1]
+
+
 @pytest.mark.parametrize('pointer', ['', 'nowhere/epoch_9.pth', '\x00\x00'])
 def test_a_pointer_that_points_nowhere_does_no_harm(tmp_path, pointer):
     sound = save(tmp_path / 'epoch_1.pth', 10)

@@ -68,7 +68,9 @@ def main(argv: list[str] | None = None) -> None:
         config.auto_scale_lr.enable = True
     if args.resume is not None:
         resume(config, args.resume)
-    elif config.get('load_from') and Path(config.load_from).is_file():
+    # A resume has looked at its checkpoint.
+    resumes = args.resume is not None and config.resume
+    if not resumes and config.get('load_from') and Path(config.load_from).is_file():
         require_checkpoint('load_from', config.load_from)
     require_writable(config.work_dir)
     if not args.no_data_check:

@@ -1,9 +1,11 @@
 import json
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import test as test_tool
+import torch
 import train as train_tool
 from mmengine.config import Config
 from PIL import Image
@@ -118,6 +120,37 @@ def test_amp_and_scaled_learning_rate_reach_the_config(
     assert config.auto_scale_lr.enable
     assert config.work_dir == 'work_dirs/tiny'
     assert not config.resume
+
+
+def test_the_first_start_with_resume_loads_what_the_config_says(
+    config_file, monkeypatch, tmp_path
+):
+    built = []
+    monkeypatch.setattr(
+        train_tool,
+        'build_runner',
+        lambda config: SimpleNamespace(train=lambda: built.append(config)),
+    )
+    pretrained = tmp_path / 'pretrained.pth'
+    torch.save({'state_dict': {}}, pretrained)
+    work = tmp_path / 'work'
+    arguments = [str(config_file), '--work-dir', str(work), '--resume']
+    arguments += ['--cfg-options', f'load_from={pretrained}']
+    train_tool.main(arguments)
+    (config,) = built
+    assert (config.resume, config.load_from) == (False, str(pretrained))
+    # A requeued job goes on from its own checkpoint.
+    parts = ('state_dict', 'message_hub', 'optimizer')
+    checkpoint = dict.fromkeys(parts, {}) | {'meta': {'iter': 3}}
+    torch.save(checkpoint, work / 'epoch_1.pth')
+    train_tool.main(arguments)
+    config = built[-1]
+    assert (config.resume, config.load_from) == (True, str(work / 'epoch_1.pth'))
+
+    (work / 'epoch_1.pth').unlink()
+    pretrained.write_bytes(pretrained.read_bytes()[:100])
+    with pytest.raises(SystemExit, match="load_from: .*pth can't be read: "):
+        train_tool.main(arguments)
 
 
 @pytest.mark.parametrize(
