@@ -19,6 +19,7 @@ SCHEMES = {
     'CSRNet + 0.05 BNM': '_bnm_005',
     'CSRNet + A-BNM': '_abnm',
 }
+FOLDS = range(5)
 # MAE and RMSE of Li et al., CVPR 2018: full width, VGG-16 weights, the whole set.
 PUBLISHED = {
     'shanghaitech_a': (68.2, 115.0),
@@ -65,6 +66,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.seeds < 1:
         parser.error(f'--seeds: expected a number > 0, got {args.seeds}')
+    folds = args.folds or []
+    if len(set(folds)) < len(folds) or not set(folds) <= set(FOLDS):
+        parser.error(f'--folds: expected some of {list(FOLDS)}, each once, got {folds}')
     for scheme in args.schemes:
         if not _path(args.config, scheme).is_file():
             parser.error(f'there is no config {_path(args.config, scheme)}')
@@ -96,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     has_folds = 'fold' in next(iter(configs.values())).test_dataloader.dataset
     if args.folds and not has_folds:
         raise SystemExit(f'--folds: the data set of {args.config} has none')
-    folds = (args.folds or list(range(5))) if has_folds else [None]
+    folds = (args.folds or list(FOLDS)) if has_folds else [None]
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     if args.report:
         records = latest_records(args.out)

@@ -102,7 +102,8 @@ def images_of(
     known = [name for scheme, name in runs if scheme == schemes[0]]
     if names is None:
         known.sort(key=lambda name: runs[schemes[0], name]['counts'][name][0])
-        places = (np.arange(min(rows, len(known))) + 0.5) / rows * len(known)
+        rows = min(rows, len(known))
+        places = (np.arange(rows) + 0.5) / rows * len(known)
         names = [known[int(place)] for place in places]
     images = []
     for name in names:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import copy
 import csv
+import hashlib
+import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from daal_mmdet.benchmark.config_hash import config_hash
@@ -31,8 +37,9 @@ def run_schemes(
 
     A finished run is one line of ``folder/runs.jsonl``. Called again, it does only what
     is missing: a line counts if the configuration, and the code of the model, are the
-    same (:func:`~daal_mmdet.benchmark.config_hash.config_hash`). One seed gives all
-    schemes the same first weights and the same crops.
+    same (:func:`~daal_mmdet.benchmark.config_hash.config_hash`), and so are the images
+    and points, wherever they lie. One seed gives all schemes the same first weights and
+    the same crops.
 
     Args:
         configs: Training config by the name of its scheme, as in ``configs/counting``.
@@ -44,27 +51,33 @@ def run_schemes(
     Returns:
         A record for each run: scheme, fold, seed, ``MAE``, ``RMSE`` and ``bias``, the
         counts of each image, the mean count of the training images, the seconds it took
-        and the checkpoint, relative to ``folder``.
+        and the checkpoint, relative to ``folder``. A number that is not finite, since
+        the training diverged, is None.
     """
     # The runner names its checkpoints by absolute paths.
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / RECORDS
     found = {_key(record): record for record in read_records(results)}
+    digests: dict[str, str] = {}
     records = []
     for seed in seeds:
         for fold in folds:
             for scheme, config in configs.items():
                 prepared = _prepare(config, fold, seed)
                 record = dict(
-                    scheme=scheme, fold=fold, seed=seed, config=config_hash(prepared)
+                    scheme=scheme,
+                    fold=fold,
+                    seed=seed,
+                    config=config_hash(prepared),
+                    data=_data_digest(prepared, digests),
                 )
                 if _key(record) in found:
                     record = found[_key(record)]
                 else:
                     name = f'{scheme}_{"" if fold is None else f"fold{fold}_"}{seed}'
                     work_dir = folder / 'runs' / name
-                    record |= train_once(prepared, work_dir)
+                    record |= _finite_or_none(train_once(prepared, work_dir))
                     record['work_dir'] = str(work_dir.relative_to(folder))
                     append_record(results, record)
                 records.append(record)
@@ -142,4 +155,46 @@ def _prepare(config: Config, fold: int | None, seed: int) -> Config:
 
 
 def _key(record: Mapping) -> tuple:
-    return tuple(record[key] for key in ('scheme', 'fold', 'seed', 'config'))
+    # Records of before there was a digest don't say what they were trained on.
+    data = record.get('data')
+    return (*(record[key] for key in ('scheme', 'fold', 'seed', 'config')), data)
+
+
+def _data_digest(config: Config, known: dict[str, str]) -> str:
+    """Hash of the images' names, sizes and points, which ``config_hash`` leaves out.
+
+    Args:
+        config: A config as in ``configs/counting``.
+        known: Digests by the settings of the data sets, added to: schemes share them.
+    """
+    settings = [config[f'{name}_dataloader'].dataset for name in ('train', 'test')]
+    text = json.dumps([s.to_dict() for s in settings], sort_keys=True, default=str)
+    if text not in known:
+        init_default_scope(config.get('default_scope', 'mmdet'))
+        # As the runs: what a data set warns of tears the progress bar.
+        if not MMLogger.check_instance_created('data_digest'):
+            MMLogger.get_instance('data_digest', log_level=config.log_level)
+        digest = hashlib.sha256()
+        for part in map(DATASETS.build, settings):
+            # The two parts end somewhere else if an image moves to the other one.
+            digest.update(f'{len(part)} images\n'.encode())
+            for i in range(len(part)):
+                item = part.get_data_info(i)
+                points = np.ascontiguousarray(item['gt_points'], np.float64)
+                shown = [item['img_id'], item['height'], item['width'], len(points)]
+                # Stands for what the image shows, which would take long to read.
+                shown.append(Path(item['img_path']).stat().st_size)
+                digest.update(f'{shown}\n'.encode() + points.tobytes())
+        known[text] = digest.hexdigest()[:16]
+    return known[text]
+
+
+def _finite_or_none(value: object) -> object:
+    """JSON has no NaN, and a run that diverged is a result, not one that is missing."""
+    if isinstance(value, Mapping):
+        return {key: _finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite_or_none(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -25,8 +25,8 @@ def scheme_table(
     then averaged. A difference pairs the runs of one fold and seed; a negative one is
     better than the baseline. Its interval is a 95 % bootstrap interval of the mean. r
     is the correlation of predicted and true counts over the images of a run, 0 if all
-    predictions agree. The row after the schemes counts every image as the mean of its
-    training images.
+    predictions agree. A scheme with a run that diverged has the error nan. The row
+    after the schemes counts every image as the mean of its training images.
 
     Args:
         records: Runs as :func:`~daal_mmdet.counting.comparison.run_schemes` returns
@@ -62,14 +62,16 @@ def scheme_table(
             cells.append(_spread([runs[scheme][key][metric] for key in keys]))
         correlations = [_correlation(runs[scheme][key]['counts']) for key in keys]
         cells.append(f'{np.mean(correlations):.2f}')
-        difference = np.array(
-            [runs[scheme][key]['MAE'] - runs[baseline][key]['MAE'] for key in keys]
+        own, other = (
+            np.array([runs[name][key]['MAE'] for key in keys], dtype=np.float64)
+            for name in (scheme, baseline)
         )
+        difference = own - other
         if scheme == baseline:
             cells += ['', '']
         else:
             cells.append(f'{difference.mean():+.1f}')
-            if len(keys) > 1:
+            if len(keys) > 1 and np.isfinite(difference).all():
                 low, high = paired_interval(difference)
                 cells.append(f'[{low:+.1f}, {high:+.1f}]')
             else:
@@ -86,7 +88,8 @@ def scheme_table(
 
 
 def _correlation(counts: dict[str, list[float]]) -> float:
-    truth, predicted = np.array(list(counts.values())).T
+    # None, for a count that is not finite, becomes NaN.
+    truth, predicted = np.array(list(counts.values()), dtype=np.float64).T
     if len(truth) < 2 or not truth.std() * predicted.std() > 0:
         return 0.0
     return float(np.corrcoef(truth, predicted)[0, 1])
@@ -97,8 +100,8 @@ def _constant_errors(record: dict) -> dict[str, float]:
     return count_errors(np.full_like(truth, record['train_mean']), truth)
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f'{mean:.1f}'
-    return f'{mean:.1f} ± {np.std(values, ddof=1):.1f}'
+def _spread(values: Sequence[float | None]) -> str:
+    values = np.array(values, dtype=np.float64)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return f'{values.mean():.1f}'
+    return f'{values.mean():.1f} ± {values.std(ddof=1):.1f}'

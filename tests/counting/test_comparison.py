@@ -1,6 +1,8 @@
 """From the shipped configs through MMEngine's runner to records, table and pictures."""
 
 import json
+import math
+import shutil
 import zlib
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 from mmengine.config import Config
+from PIL import Image
 
 from daal_mmdet.counting import comparison
 from daal_mmdet.counting.comparison import latest_records, run_schemes
@@ -127,9 +130,15 @@ def trained(monkeypatch):
     return configs
 
 
-def test_a_comparison_resumes_after_a_kill(tmp_path, trained):
+@pytest.fixture
+def ucf(tmp_path):
+    write_ucf_cc_50_layout(tmp_path / 'ucf', [i % 7 for i in range(50)], (40, 40))
+    return tmp_path / 'ucf'
+
+
+def test_a_comparison_resumes_after_a_kill(tmp_path, ucf, trained):
     configs = {
-        name: small(f'csrnet_small_ucf_cc_50{ending}', tmp_path)
+        name: small(f'csrnet_small_ucf_cc_50{ending}', ucf)
         for name, ending in (('a', ''), ('b', '_bnm'))
     }
     before = {name: config.to_dict() for name, config in configs.items()}
@@ -159,10 +168,63 @@ def test_a_comparison_resumes_after_a_kill(tmp_path, trained):
     assert not latest
 
 
-def test_each_run_gets_its_fold_and_seed_and_looks_at_no_held_out_image(
-    tmp_path, trained
+def test_another_data_set_is_another_run_and_a_copy_elsewhere_is_not(
+    tmp_path, part_b, trained
 ):
-    config = small('csrnet_small_ucf_cc_50', tmp_path)
+    def run(root):
+        configs = {'a': small('csrnet_small_shanghaitech_b', root)}
+        return run_schemes(configs, [None], [0], tmp_path / 'out')
+
+    first = run(part_b)
+    copied = shutil.copytree(part_b, tmp_path / 'copy')
+    assert run(copied) == first
+    assert len(trained) == 1
+    # One head more, an image that is smaller, one that looks otherwise.
+    write_shanghaitech_layout(tmp_path / 'more', [3, 9, 0], [4, 9], size=(40, 52))
+    write_shanghaitech_layout(tmp_path / 'small', [3, 9, 0], [4, 8], size=(40, 48))
+    image = copied / 'train_data' / 'images' / 'IMG_2.jpg'
+    Image.new('RGB', (52, 40)).save(image)
+    for root in (tmp_path / 'more', tmp_path / 'small', copied):
+        (other,) = run(root)
+        assert other['data'] != first[0]['data']
+        assert other['config'] == first[0]['config']
+    assert len(trained) == 4
+    # A line of before the digest does not say what it is of.
+    path = tmp_path / 'out' / 'runs.jsonl'
+    del first[0]['data']
+    path.write_text(json.dumps(first[0]) + '\n')
+    run(part_b)
+    assert len(trained) == 5
+
+
+def test_a_run_that_diverged_is_a_result(tmp_path, part_b, monkeypatch):
+    diverged = record('b', None, math.nan) | {'counts': {'1': [10.0, math.inf]}}
+    results = {'a': record('a', None, 5.0), 'b': diverged}
+    calls = []
+
+    def train_once(config, work_dir):
+        calls.append(work_dir.name)
+        return results[calls[-1][0]]
+
+    monkeypatch.setattr(comparison, 'train_once', train_once)
+    configs = {name: small('csrnet_small_shanghaitech_b', part_b) for name in 'ab'}
+    for _ in range(2):
+        records = run_schemes(configs, [None], [0], tmp_path)
+        assert calls == ['a_0', 'b_0']
+    assert records[1]['MAE'] is None
+    assert records[1]['counts'] == {'1': [10.0, None]}
+    assert records == read_records(tmp_path / 'runs.jsonl')
+    lines = scheme_table(records, 'a').splitlines()
+    assert lines[3] == '| b | nan | 10.0 | 0.0 | 0.00 | +nan |  | 1 |'
+    twice = [r | {'seed': seed} for seed in (0, 1) for r in records]
+    lines = scheme_table(twice, 'a').splitlines()
+    assert lines[3].startswith('| b | nan | 10.0 ± 0.0 | 0.0 ± 0.0 | 0.00 | +nan |  | ')
+
+
+def test_each_run_gets_its_fold_and_seed_and_looks_at_no_held_out_image(
+    tmp_path, ucf, trained
+):
+    config = small('csrnet_small_ucf_cc_50', ucf)
     run_schemes({'a': config}, [2], [5], tmp_path)
     (prepared,) = trained
     for loader, split in (('train', 'train'), ('test', 'test')):
@@ -242,6 +304,9 @@ def test_tools_train_tabulate_and_draw(tmp_path, capsys):
         image = imread(path)
         assert image.shape[1] == 12 * 80
         assert np.ptp(image[..., :3]) > 0.5
+    # As many rows as there are held-out images, each of them once.
+    shown = plot_schemes.images_of(tmp_path / 'out', records, ['CSRNet'], None, 99)
+    assert sorted(image.name for image in shown) == [str(n) for n in range(11, 21)]
     plot_schemes.main([str(tmp_path / 'out'), *arguments[2:], '--images', '13'])
     assert imread(pictures[1]).shape[0] < image.shape[0]
     with pytest.raises(SystemExit, match=r"--images: expected some of .*, got '50'"):
@@ -252,6 +317,11 @@ def test_bad_arguments_of_the_tools(tmp_path, capsys):
     plain = str(CONFIGS / 'csrnet_small_shanghaitech_b.py')
     for arguments, text in (
         ([plain, '--seeds', '0'], '--seeds: expected a number > 0, got 0'),
+        (
+            [plain, '--folds', '0', '9'],
+            '--folds: expected some of [0, 1, 2, 3, 4], each once, got [0, 9]',
+        ),
+        ([plain, '--folds', '1', '1'], 'each once, got [1, 1]'),
         ([str(tmp_path / 'a.py')], f'there is no config {tmp_path / "a.py"}'),
     ):
         with pytest.raises(SystemExit):
