@@ -155,7 +155,10 @@ class RandomCrowdFlip(BaseTransform):
             return results
         results['img'] = results['img'][:, ::-1]
         points = results['gt_points'].copy()
-        points[:, 0] = results['img'].shape[1] - 1 - points[:, 0]
+        width = results['img'].shape[1]
+        # The left border, -0.5, belongs to the image and the right one does not.
+        highest = np.nextafter(width - 0.5, -np.inf)
+        points[:, 0] = np.minimum(width - 1 - points[:, 0], highest)
         results['gt_points'] = points
         if 'gt_density' in results:
             results['gt_density'] = results['gt_density'][:, ::-1]

@@ -91,6 +91,16 @@ def test_flip_keeps_points_on_their_pixels(points):
     )
 
 
+def test_flip_keeps_a_point_on_the_left_border_inside():
+    results = scene([], 21, 31)
+    results['gt_points'] = np.array([[-0.5, 5.0], [30.4, -0.5]])
+    RandomCrowdFlip(prob=1.0)(results)
+    assert inside_image(results['gt_points'], 21, 31).all()
+    np.testing.assert_allclose(results['gt_points'], [[30.5, 5], [-0.4, -0.5]])
+    RandomCrowdCrop(64)(results)
+    assert len(results['gt_points']) == 2
+
+
 def test_flip_happens_as_often_as_asked():
     np.random.seed(0)
     flipped = [
