@@ -97,6 +97,23 @@ def test_a_loss_that_is_not_finite_now_is_refused(run):
         run.save()
 
 
+def test_scalars_beside_the_losses_are_not_the_cause(run):
+    """KalmanCovarianceHook's log-determinant is NaN where there was no box yet."""
+    beside = {
+        'kalman_rpn_head.loss_bbox_log_det_0': math.nan,
+        'daal_head.aux_loss_cls_gain': math.nan,
+    }
+    run.step(0.5, loss_cls=0.2, **beside)
+    run.save()
+    run.step(math.nan, loss_cls=math.nan, **beside)
+    with pytest.raises(
+        NotFiniteError,
+        match=r'since loss_cls \(nan\) is not finite\. It began in iteration 2 with '
+        r'loss_cls \(nan\)\.',
+    ):
+        run.save()
+
+
 def test_a_step_that_was_left_out_spoils_nothing(run):
     """The scaler of mixed precision leaves such steps out."""
     run.step(0.5, math.inf, 0.4)
