@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from daal_mmdet.forecasting.comparison import latest_records
 from daal_mmdet.forecasting.finished_run import FinishedRun
-from daal_mmdet.run_records import read_records
 from daal_mmdet.visualization.forecasting import Forecasts, Gains, draw_forecasts
 
 
@@ -33,9 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--label', default='sunspot number', help='name of the values')
     parser.add_argument('--dpi', type=int, default=90)
     args = parser.parse_args(argv)
-    records = [
-        r for r in read_records(args.folder / 'runs.jsonl') if r['split'] == 'test'
-    ]
+    records = [r for r in latest_records(args.folder) if r['split'] == 'test']
     known = sorted({record['condition'] for record in records})
     for condition in (args.condition, *args.gain_conditions):
         if condition not in known:

@@ -15,7 +15,9 @@ from daal_mmdet.forecasting.series_windows import SPLITS
 from daal_mmdet.losses.validation import check_choice
 from daal_mmdet.run_records import append_record, read_records
 
-__all__ = ['TARGET_NOISE', 'run_comparison', 'train_once']
+__all__ = ['TARGET_NOISE', 'latest_records', 'run_comparison', 'train_once']
+
+_RECORDS = 'runs.jsonl'
 
 # What happens to the training targets, in standard deviations of the train part.
 TARGET_NOISE: dict[str, dict | None] = {
@@ -60,7 +62,7 @@ def run_comparison(
     # The runner names its checkpoints by absolute paths.
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    results = folder / 'runs.jsonl'
+    results = folder / _RECORDS
     found = {_key(record): record for record in read_records(results)}
     records = []
     for seed in seeds:
@@ -80,6 +82,20 @@ def run_comparison(
                 records.append(record)
                 on_done(record)
     return records
+
+
+def latest_records(folder: Path) -> list[dict]:
+    """Finished runs of a comparison, whatever their configuration is.
+
+    Of several with one loss, condition, seed and split the last counts, which wrote
+    into the folder of those before it.
+    """
+    keys = ('loss', 'condition', 'seed', 'split')
+    runs = {
+        tuple(record[key] for key in keys): record
+        for record in read_records(folder / _RECORDS)
+    }
+    return list(runs.values())
 
 
 def train_once(config: Config, work_dir: Path) -> tuple[dict[str, float], Path]:

@@ -96,6 +96,22 @@ def test_compare_then_plot(configs, tmp_path, capsys):
     assert np.ptp(image[..., :3]) > 0.5
 
 
+def test_a_run_that_was_done_anew_counts_once(tmp_path):
+    record = dict(loss='MSELoss', condition='clean', seed=0, split='test')
+    lines = [
+        record | dict(config='old'),
+        record | dict(config='old', seed=1),
+        record | dict(config='old', split='val'),
+        record | dict(config='new'),
+    ]
+    text = ''.join(json.dumps(line) + '\n' for line in lines)
+    (tmp_path / 'runs.jsonl').write_text(text)
+    arguments = [str(tmp_path), 'a.png', '--gain-conditions']
+    records = plot_forecasts.parse_args(arguments).records
+    assert {(r['seed'], r['config']) for r in records} == {(0, 'new'), (1, 'old')}
+    assert len(records) == 2
+
+
 def test_bad_arguments_are_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare_forecasts.main(['--seeds', '0'])
