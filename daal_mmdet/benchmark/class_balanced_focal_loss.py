@@ -9,7 +9,7 @@ from mmdet.models.losses import FocalLoss
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from daal_mmdet.evaluation.few_class_coco_metric import count_classes
+from daal_mmdet.evaluation.class_counts import count_classes
 from daal_mmdet.losses.validation import check_number
 
 __all__ = ['ClassBalancedFocalLoss', 'class_balanced_weights']

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
 from daal_mmdet.benchmark.spec import BenchmarkSpec, PlannedRun
 from daal_mmdet.benchmark.table import metric_names, metric_value, paired_differences
-from daal_mmdet.evaluation.few_class_coco_metric import count_classes
+from daal_mmdet.evaluation.class_counts import count_classes
 from daal_mmdet.logged_scalars import Scalars, read_scalars
 from daal_mmdet.paired_interval import paired_interval
 from daal_mmdet.visualization.benchmark_figures import (

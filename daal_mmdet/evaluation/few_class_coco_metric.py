@@ -11,11 +11,12 @@ import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
-from mmengine.fileio import load
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-__all__ = ['GROUPS', 'FewClassCocoMetric', 'count_classes', 'group_classes']
+from daal_mmdet.evaluation.class_counts import count_classes
+
+__all__ = ['GROUPS', 'FewClassCocoMetric', 'group_classes']
 
 GROUPS = ('few', 'medium', 'many')
 RULES = ('auto', 'lvis', 'terciles')
@@ -85,6 +86,10 @@ class FewClassCocoMetric(CocoMetric):
     Where the detector finds nothing at all, every value is 0 (-1 without ground truth);
     ``CocoMetric`` returns none, and what waits for one, as ``save_best`` does, stops if
     another metric returned its own.
+
+    With ``classwise``, each class has its own AP in values and table whatever the order
+    of the category ids; ``CocoMetric`` mixes classes up where the annotation file does
+    not list them by ascending id.
 
     Args:
         train_ann_file: Training annotations in COCO format, read through the
@@ -236,26 +241,6 @@ def _check_named_groups(groups: object) -> None:
         raise ValueError(f'groups: {twice} stand there more than once')
 
 
-def count_classes(
-    ann_file: str, backend_args: dict | None
-) -> tuple[Counter[str], dict[str, int]]:
-    """Training images and training instances of each class, crowds left out.
-
-    Annotations of an unknown category count for none, as in a training.
-    """
-    document = load(ann_file, backend_args=backend_args)
-    names = {category['id']: category['name'] for category in document['categories']}
-    instances = dict.fromkeys(names.values(), 0)
-    seen = set()
-    for annotation in document['annotations']:
-        category = annotation.get('category_id')
-        name = names.get(category) if isinstance(category, int | float | str) else None
-        if name is not None and not annotation.get('iscrowd', 0):
-            instances[name] += 1
-            seen.add((str(annotation['image_id']), name))
-    return Counter(name for _, name in seen), instances
-
-
 def _mean(precision: np.ndarray) -> float:
     """COCO's mean: over what has ground truth, -1 if nothing has."""
     precision = precision[precision > -1]
@@ -269,13 +254,16 @@ def _keep_evaluators() -> Iterator[list[COCOeval]]:
     It drops them, and with them the precision of each class at each threshold, which
     nothing else could tell us short of evaluating again. Its ``COCOevalMP`` inherits
     ``accumulate``. The method is replaced and not the class, because ``COCOevalMP``
-    sends itself to other processes, which must find its class by name.
+    sends itself to other processes, which must find its class by name. The classes in
+    them are put in the order of the annotation file.
     """
     kept: list[COCOeval] = []
     accumulate = COCOeval.accumulate
 
     def accumulate_and_keep(self: COCOeval, p: object = None) -> None:
         accumulate(self, p)
+        if self.params.useCats:
+            _order_as_in_file(self)
         kept.append(self)
 
     COCOeval.accumulate = accumulate_and_keep
@@ -283,6 +271,20 @@ def _keep_evaluators() -> Iterator[list[COCOeval]]:
         yield kept
     finally:
         COCOeval.accumulate = accumulate
+
+
+def _order_as_in_file(evaluator: COCOeval) -> None:
+    """Put an evaluation's classes in the order of the annotation file.
+
+    ``COCOeval`` sorts them by id, while ``CocoMetric`` reads the AP of each class as if
+    they stood there in the order of the file.
+    """
+    column = {category: i for i, category in enumerate(evaluator.params.catIds)}
+    ordered = [c for c in evaluator.cocoGt.getCatIds() if c in column]
+    columns = [column[c] for c in ordered]
+    for name, axis in (('precision', 2), ('scores', 2), ('recall', 1)):
+        evaluator.eval[name] = evaluator.eval[name].take(columns, axis)
+    evaluator.params.catIds = ordered
 
 
 @contextmanager

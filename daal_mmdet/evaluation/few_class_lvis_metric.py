@@ -71,6 +71,10 @@ class FewClassLVISMetric(LVISMetric):
     ``test_cfg``; standard AP still takes the best 300 of them. When the detector finds
     nothing at all the values are 0, where mmdet's metric returns none.
 
+    With ``classwise``, each class has its own AP whatever the order of the category
+    ids; ``LVISMetric`` mixes classes up where the annotation file does not list them by
+    ascending id.
+
     The ``lvis`` package (0.5.3) reads ``np.float``, which NumPy 1.24 dropped. While it
     runs, its module sees a NumPy with that name; NumPy itself stays as it is.
 
@@ -108,7 +112,8 @@ class FewClassLVISMetric(LVISMetric):
             The values of ``LVISMetric``, and those of AP-Fixed and AP-Pool.
         """
         with _numpy_with_float():
-            metrics = super().compute_metrics(results)
+            with _classes_as_in_file():
+                metrics = super().compute_metrics(results)
             if self.format_only:
                 return metrics
             predictions = [prediction for _, prediction in results]
@@ -244,3 +249,27 @@ def _numpy_with_float() -> Iterator[None]:
         yield
     finally:
         module.np = original
+
+
+@contextmanager
+def _classes_as_in_file() -> Iterator[None]:
+    """Put the classes of a summarized evaluation in the order of the annotation file.
+
+    ``LVISEval`` sorts them by id, while ``LVISMetric`` reads the AP of each class as if
+    they stood there in the order of the file.
+    """
+    evaluator = _lvis().LVISEval
+    summarize = evaluator.summarize
+
+    def summarize_and_order(self: Any) -> None:
+        summarize(self)
+        if self.params.use_cats:
+            column = {category: i for i, category in enumerate(self.params.cat_ids)}
+            columns = [column[category] for category in self.lvis_gt.get_cat_ids()]
+            self.eval['precision'] = self.eval['precision'].take(columns, 2)
+
+    evaluator.summarize = summarize_and_order
+    try:
+        yield
+    finally:
+        evaluator.summarize = summarize

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import torch
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import coco_metric
 from mmdet.registry import METRICS
+from mmengine.logging import MMLogger
 from pycocotools.cocoeval import COCOeval
 
-from daal_mmdet.evaluation.few_class_coco_metric import count_classes, group_classes
+from daal_mmdet.evaluation.class_counts import count_classes
+from daal_mmdet.evaluation.few_class_coco_metric import group_classes
 from tests import oracles
 
 CLASSES = ('cat', 'dog', 'emu', 'fox', 'gnu')
@@ -101,10 +104,9 @@ def random_case(seed, num_images=6):
     return truths, predictions
 
 
-@pytest.mark.parametrize('seed', range(6))
-def test_group_averages_match_a_slow_oracle(tmp_path, train_file, seed):
-    truths, predictions = random_case(seed)
-    ap = np.array(
+def class_ap(truths, predictions):
+    """(class, threshold), by the slow oracle."""
+    return np.array(
         [
             oracles.coco_average_precision(
                 [[box for c, box in image if c == k] for image in truths],
@@ -114,6 +116,12 @@ def test_group_averages_match_a_slow_oracle(tmp_path, train_file, seed):
             for k in range(len(CLASSES))
         ]
     )
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_group_averages_match_a_slow_oracle(tmp_path, train_file, seed):
+    truths, predictions = random_case(seed)
+    ap = class_ap(truths, predictions)
     val_file = write_annotations(tmp_path / 'val.json', truths)
     metrics = evaluate(val_file, predictions, train_ann_file=train_file)
     # 1, 2 | 3 | 4, 5 training instances
@@ -129,13 +137,54 @@ def test_group_averages_match_a_slow_oracle(tmp_path, train_file, seed):
     assert metrics['coco/bbox_mAP'] == pytest.approx(np.nanmean(ap), abs=6e-4)
 
 
+def number_by_position(annotations):
+    """A copy of a file with ids that ascend, as ``CocoMetric`` needs them."""
+    document = json.loads(Path(annotations).read_text())
+    ids = {c['id']: i for i, c in enumerate(document['categories'])}
+    for category in document['categories']:
+        category['id'] = ids[category['id']]
+    for annotation in document['annotations']:
+        annotation['category_id'] = ids[annotation['category_id']]
+    copy = Path(annotations).with_name('ascending.json')
+    copy.write_text(json.dumps(document))
+    return str(copy)
+
+
 def test_everything_that_coco_metric_reports_stays(tmp_path, train_file):
     truths, predictions = random_case(0)
     val_file = write_annotations(tmp_path / 'val.json', truths)
-    metrics = evaluate(val_file, predictions, train_ann_file=train_file, classwise=True)
-    plain = evaluate(val_file, predictions, 'CocoMetric', classwise=True)
-    assert {name: metrics[name] for name in plain} == pytest.approx(plain, nan_ok=True)
+    ascending = number_by_position(val_file)
+    plain = evaluate(ascending, predictions, 'CocoMetric', classwise=True)
+    for file in (ascending, val_file):
+        metrics = evaluate(file, predictions, train_ann_file=train_file, classwise=True)
+        kept = {name: metrics[name] for name in plain}
+        assert kept == pytest.approx(plain, nan_ok=True)
     assert {'coco/cat_precision', 'coco/bbox_mAP_75'} <= set(plain)
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_each_class_has_its_own_ap_whatever_its_id(
+    tmp_path, train_file, several, monkeypatch
+):
+    truths, predictions = random_case(1)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    said = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'info', said.append)
+    metrics = evaluate(
+        val_file,
+        predictions,
+        train_ann_file=train_file,
+        classwise=True,
+        use_mp_eval=several and hasattr(coco_metric, 'COCOevalMP'),
+    )
+    want = class_ap(truths, predictions).mean(1)
+    assert len(set(want[:4].round(3))) == 4
+    table = next(text for text in said if 'category' in text)
+    for name, value in zip(CLASSES, want, strict=True):
+        got = metrics[f'coco/{name}_precision']
+        assert got == pytest.approx(value, abs=6e-4, nan_ok=True)
+        # CocoMetric's table says the same.
+        assert re.search(rf'\| {name} +\| {got} +\|', table)
 
 
 def test_class_groups_may_be_named(tmp_path):

@@ -82,6 +82,7 @@ def random_detections(rng, document, per_image=12):
 def evaluate(document, detections, tmp_path, masks=False, **options):
     path = tmp_path / 'lvis.json'
     path.write_text(json.dumps(document))
+    ids = [c['id'] for c in document['categories']]
     metric = METRICS.build(
         {'type': 'FewClassLVISMetric', 'ann_file': str(path), **options}
     )
@@ -95,7 +96,7 @@ def evaluate(document, detections, tmp_path, masks=False, **options):
             'bboxes': boxes,
             'scores': torch.tensor([d['score'] for d in found], dtype=torch.float64),
             'labels': torch.tensor(
-                [IDS.index(d['category_id']) for d in found], dtype=torch.long
+                [ids.index(d['category_id']) for d in found], dtype=torch.long
             ),
         }
         if masks:
@@ -114,6 +115,22 @@ def evaluate(document, detections, tmp_path, masks=False, **options):
             ],
         )
     return metric.evaluate(len(document['images']))
+
+
+def test_each_class_has_its_own_ap_whatever_its_id(tmp_path):
+    rng = np.random.default_rng(4)
+    document = random_document(rng)
+    detections = random_detections(rng, document)
+    want = evaluate(document, detections, tmp_path, classwise=True)
+    document['categories'].reverse()
+    got = evaluate(document, detections, tmp_path, classwise=True)
+    assert got == pytest.approx(want, nan_ok=True)
+    for c in IDS:
+        ap = oracles.lvis_average_precision(document, detections, 'standard', [c])
+        # The oracle says -1 where there is no ground truth, LVISMetric NaN.
+        value = got[f'lvis/class_{c}_precision']
+        assert np.nan_to_num(value, nan=-1) == pytest.approx(ap, abs=6e-4)
+    assert len({got[f'lvis/class_{c}_precision'] for c in IDS}) == len(IDS)
 
 
 @pytest.mark.parametrize('seed', range(3))
