@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
@@ -28,6 +29,13 @@ def _no_visualizer_of_another_test(monkeypatch):
         # Each class keeps its own instances.
         monkeypatch.setattr(cls, '_instance_dict', OrderedDict())
         classes.extend(cls.__subclasses__())
+
+
+@pytest.fixture(autouse=True)
+def hub(monkeypatch):
+    """A MessageHub that has seen no iteration, as before any runner."""
+    monkeypatch.setattr(MessageHub, '_instance_dict', OrderedDict())
+    return MessageHub.get_current_instance()
 
 
 @pytest.fixture

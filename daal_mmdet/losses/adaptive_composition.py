@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torch.nn as nn
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 from daal_mmdet.cuda_replay import Replay, replayable, settings_of
 from daal_mmdet.losses.adaptive_proportion import AdaptiveProportion
+from daal_mmdet.losses.filter_state import FilterState, in_full_precision
 from daal_mmdet.losses.iteration_scalars import (
     IterationScalars,
     check_prefix,
@@ -27,7 +27,7 @@ _TASK, _BNM, _CALLS, _BAD = range(4)
 _COUNTS_END = -(_BAD + 1)
 
 
-class AdaptiveComposition(nn.Module):
+class AdaptiveComposition(FilterState):
     """Base of losses L_k = L_task + lambda_k L_bnm that know their iteration.
 
     ::
@@ -42,7 +42,9 @@ class AdaptiveComposition(nn.Module):
     however many calls it holds; with no runner each call is one. L_bnm is averaged
     over the calls of an iteration, as many as the iteration before had. The filter
     steps once an iteration, on sums over calls and ranks; one with a non-finite loss
-    leaves it as it was. State lives in buffers changed in place.
+    leaves it as it was. State lives in tensors changed in place, and in checkpoints.
+    Training that starts from one without resuming it (``load_from``) has other data and
+    another loss, so the filters start anew.
 
     Args:
         bnm_weight: Weight of L_bnm, >= 0.
@@ -58,7 +60,8 @@ class AdaptiveComposition(nn.Module):
 
     Attributes:
         proportion: The filter; None where nothing adapts.
-        pending: Sums of the running iteration, (num_counts + 4,).
+        pending: Sums of the running iteration on this rank, (num_counts + 4,). In the
+            state dict, but no buffer: DDP may copy rank 0's buffers to all.
         calls_per_iteration: Calls of the iteration before, scalar.
 
     Raises:
@@ -67,6 +70,7 @@ class AdaptiveComposition(nn.Module):
 
     pending: Tensor
     calls_per_iteration: Tensor
+    _shown: Tensor
 
     def __init__(
         self,
@@ -97,10 +101,13 @@ class AdaptiveComposition(nn.Module):
         )
         adapts = bnm_weight > 0 and bnm_adaptive
         self.proportion = proportion if adapts else None
-        self.register_buffer('pending', torch.zeros(num_counts + _BAD + 1))
+        self.pending = torch.zeros(num_counts + _BAD + 1)
         self.register_buffer('calls_per_iteration', torch.ones(()))
+        # Task loss and L_bnm, to show while no iteration brings others.
+        self.register_buffer('_shown', torch.full((2,), torch.nan), persistent=False)
         self.log_prefix = log_prefix
         self._iteration: int | None = None
+        self._loaded = False
         self._scalars: IterationScalars | None = None
         self._replay_call, self._replay_iteration = Replay(), Replay()
 
@@ -108,8 +115,17 @@ class AdaptiveComposition(nn.Module):
         """Gather another number of sums; before the first call."""
         self.pending = self.pending.new_zeros(num_counts + _BAD + 1)
 
+    def restart(self) -> None:
+        """Forget what the filters know and what was gathered for them."""
+        self.pending.zero_()
+        self.calls_per_iteration.fill_(1.0)
+        if self.proportion is not None:
+            self.proportion.restart()
+
     def begin_call(self, feeds: bool) -> int | None:
         """End the iteration before if this call is the first of another.
+
+        The first call of a training has none before it, unless it resumes another.
 
         Args:
             feeds: Whether this call will feed the filters.
@@ -119,7 +135,12 @@ class AdaptiveComposition(nn.Module):
         """
         iteration = current_iteration()
         if feeds and iteration != self._iteration:
-            self._end_iteration()
+            # A checkpoint that is only loaded leaves mmengine's counter at 0.
+            resumes = self._loaded and iteration != 0
+            if self._iteration is None and not resumes:
+                self.restart()
+            else:
+                self._end_iteration()
             self._iteration = iteration
         return iteration
 
@@ -198,7 +219,7 @@ class AdaptiveComposition(nn.Module):
         step = partial(self._step_filters, ranks)
         if replayable(self.pending):
             settings = ranks, *settings_of(self)
-            state = tuple(self.buffers())
+            state = (self.pending, *self.buffers())
             scalars = self._replay_iteration(step, state=state, settings=settings)
         else:
             scalars = step()
@@ -217,14 +238,57 @@ class AdaptiveComposition(nn.Module):
             self.proportion.observe(tail[_TASK], valid)
         calls = torch.where(valid, tail[_CALLS], self.calls_per_iteration)
         self.calls_per_iteration.copy_(calls)
+        torch.where(valid, tail[: _BNM + 1], self._shown, out=self._shown)
         self.pending.zero_()
-        scalars = {'task': tail[_TASK]}
+        task, bnm = self._shown
+        scalars = {'task': task}
         if self.bnm_weight > 0:
-            scalars['bnm'] = tail[_BNM]
-            scalars['lambda'] = self._bnm_factor() * torch.ones_like(tail[_BNM])
+            scalars['bnm'] = bnm
+            scalars['lambda'] = self._bnm_factor() * torch.ones_like(bnm)
         if self.proportion is not None:
             scalars['gain'] = self.proportion.gain
         return scalars | self._further_scalars()
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> AdaptiveComposition:
+        super()._apply(fn, recurse)
+        self.pending = in_full_precision(self.pending, fn(self.pending))
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict, prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f'{prefix}pending'] = self.pending
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict,
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        lists = missing_keys, unexpected_keys, error_msgs
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, *lists
+        )
+        key = f'{prefix}pending'
+        if key not in state_dict:
+            missing_keys.append(key)
+            return
+        if key in unexpected_keys:
+            unexpected_keys.remove(key)
+        saved = state_dict[key]
+        counts = min(len(saved), len(self.pending)) + _COUNTS_END
+        # Room for more or fewer classes lies before the sums of every loss.
+        self.pending.zero_()
+        self.pending[:counts] = saved[:counts]
+        self.pending[_COUNTS_END:] = saved[_COUNTS_END:]
+        self._loaded = True
 
     def _iteration_ended(self) -> None:
         """For a subclass: what its host has to do then."""

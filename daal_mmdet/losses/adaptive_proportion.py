@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn as nn
 from torch import Tensor
 
 from daal_mmdet import kalman
+from daal_mmdet.losses.filter_state import FilterState
 from daal_mmdet.losses.validation import check_number
 
 __all__ = ['AdaptiveProportion']
@@ -21,7 +21,7 @@ _LARGEST_LEVEL = 1e15
 _FIRST_LEVEL, _FIRST_TREND, _FIRST_NOISE, _LEAST_NOISE = 1.0, 0.1, 0.1, 1e-3
 
 
-class AdaptiveProportion(nn.Module):
+class AdaptiveProportion(FilterState):
     """Follow the level and trend of the task loss, and set the proportion by the gain.
 
     One measurement z (the task loss) an iteration drives a two-state filter::
@@ -90,7 +90,7 @@ class AdaptiveProportion(nn.Module):
         if update_cycle is not None:
             check_number('update_cycle', update_cycle, low=1, integer=True)
         check_number('update_fraction', update_fraction, above=0)
-        if isinstance(update_cycle_range, str) or len(update_cycle_range) != 2:
+        if not _is_pair(update_cycle_range):
             raise ValueError(
                 'update_cycle_range: expected (T_min, T_max), got '
                 f'{update_cycle_range!r}'
@@ -105,16 +105,23 @@ class AdaptiveProportion(nn.Module):
         self.update_cycle_range = (shortest, longest)
         self.trend_noise = trend_noise
         self.noise_forgetting = noise_forgetting
-        self.register_buffer('mean', torch.zeros(2))
-        self.register_buffer('covariance', torch.zeros(2, 2))
-        self.register_buffer('noise', torch.zeros(()))
-        self.register_buffer('gain', torch.ones(()))
-        self.register_buffer('proportion', torch.zeros(()))
-        self.register_buffer('num_measurements', torch.zeros((), dtype=torch.int64))
-        self.register_buffer('next_update', torch.zeros((), dtype=torch.int64))
+        self.register_buffer('mean', torch.empty(2))
+        self.register_buffer('covariance', torch.empty(2, 2))
+        self.register_buffer('noise', torch.empty(()))
+        self.register_buffer('gain', torch.empty(()))
+        self.register_buffer('proportion', torch.empty(()))
+        self.register_buffer('num_measurements', torch.empty((), dtype=torch.int64))
+        self.register_buffer('next_update', torch.empty((), dtype=torch.int64))
+        self.restart()
         # A constant that lives on the device too: making it there would wait for it.
         first = torch.tensor([[_FIRST_LEVEL**2, 0.0], [0.0, _FIRST_TREND**2]])
         self.register_buffer('_first', first, persistent=False)
+
+    def restart(self) -> None:
+        """Forget all measurements."""
+        for name, state in self.named_buffers():
+            if name != '_first':
+                state.fill_(1.0 if name == 'gain' else 0.0)
 
     @torch.no_grad()
     def observe(self, task: Tensor, valid: Tensor) -> None:
@@ -183,3 +190,8 @@ class AdaptiveProportion(nn.Module):
             f'trend_noise={self.trend_noise}, '
             f'noise_forgetting={self.noise_forgetting}'
         )
+
+
+def _is_pair(value: object) -> bool:
+    is_sequence = isinstance(value, Sequence) and not isinstance(value, str)
+    return is_sequence and len(value) == 2

@@ -5,14 +5,19 @@ from __future__ import annotations
 import inspect
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
 from daal_mmdet import kalman
+from daal_mmdet.losses.filter_state import FilterState
 from daal_mmdet.losses.validation import check_number
 
 __all__ = ['ClassBalance', 'check_options', 'class_weights']
+
+# The buffers of one entry a class, and an entry that was never measured.
+_FILLS = {'share': 0.0, 'variance': 0.0, 'weight': 1.0}
+# Soft samples may be less than one in all; their R stays finite.
+_LEAST_SAMPLES = 1e-6
 
 
 def class_weights(
@@ -67,7 +72,7 @@ def check_options(options: object) -> None:
             )
 
 
-class ClassBalance(nn.Module):
+class ClassBalance(FilterState):
     """Per-class Kalman filter of the share of foreground samples, and its weights.
 
     The share of class c follows a random walk and is measured once an iteration by
@@ -85,7 +90,7 @@ class ClassBalance(nn.Module):
         tau: Strength of the weights, >= 0.
         kappa: Width of the confidence bound in standard deviations, >= 0.
         max_weight: Largest weight, >= 1.
-        floor: Smallest share told apart, in (0, 1).
+        floor: Smallest share told apart, in (0, 0.5].
         process_noise: Variance of the random walk an iteration, >= 0.
 
     Attributes:
@@ -135,6 +140,13 @@ class ClassBalance(nn.Module):
         self.register_buffer('num_measurements', torch.zeros((), dtype=torch.int64))
         self.register_buffer('measured_classes', torch.zeros((), dtype=torch.int64))
 
+    def restart(self) -> None:
+        """Forget all measurements."""
+        for name, fill in _FILLS.items():
+            getattr(self, name).fill_(fill)
+        self.num_measurements.zero_()
+        self.measured_classes.zero_()
+
     def check_room(self, num_classes: int) -> None:
         """Raise ``ValueError`` unless the buffers hold so many classes."""
         capacity = len(self.share)
@@ -152,8 +164,21 @@ class ClassBalance(nn.Module):
             num_classes: C.
         """
         missing = max(num_classes - len(self.share), 0)
-        for name, fill in (('share', 0.0), ('variance', 0.0), ('weight', 1.0)):
+        for name, fill in _FILLS.items():
             setattr(self, name, F.pad(getattr(self, name), (0, missing), value=fill))
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: object
+    ) -> None:
+        # The config may have named num_classes there and not here: other room for what
+        # is the same state of C classes.
+        for name, fill in _FILLS.items():
+            saved = state_dict.get(prefix + name)
+            if saved is not None and saved.dim() == 1:
+                size = len(getattr(self, name))
+                fitted = F.pad(saved[:size], (0, max(size - len(saved), 0)), value=fill)
+                state_dict[prefix + name] = fitted
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, num_classes: int) -> Tensor:
         """Current weight of each class, (C,); ones until the first measurement."""
@@ -179,10 +204,10 @@ class ClassBalance(nn.Module):
         prior = 1.0 / C
         x = torch.where(fresh, prior, share)
         P = torch.where(fresh, prior * (1 - prior), variance) + self.process_noise
-        n = n.clamp(min=1)
         binomial = x.clamp(self.floor, 1 - self.floor)
-        R = binomial * (1 - binomial) / n
-        x, P, _ = kalman.scalar_update(x, P, counts / n, R)
+        R = binomial * (1 - binomial) / n.clamp(min=_LEAST_SAMPLES)
+        z = counts / torch.where(n > 0, n, 1.0)
+        x, P, _ = kalman.scalar_update(x, P, z, R)
         new_weight = class_weights(
             x, P, self.tau, self.kappa, self.floor, self.max_weight
         )

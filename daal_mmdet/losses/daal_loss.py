@@ -67,7 +67,8 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
     them. ``reduction='none'`` in the config leaves L_bnm out, which belongs to no row.
     An iteration with a non-finite loss leaves the filters as they were. Heads that see
     the same objects in several calls, as DETR in each layer of its decoder, have the
-    first one counted (:class:`~daal_mmdet.losses.head_rules.HeadRules`). A checkpoint
+    first one counted (:class:`~daal_mmdet.losses.head_rules.HeadRules`). A resumed
+    training goes on with the filters; ``load_from`` starts with new ones. A checkpoint
     holds rank 0's sums of its last iteration: resumed on several ranks, that one
     measurement is rank 0's alone.
 
@@ -196,6 +197,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         self.loss_weight = loss_weight
         self.reduction = reduction
         self.num_classes = num_classes
+        self.beta = beta
         self.bnm_normalization = bnm_normalization
         self.bnm_method = bnm_method
         self.bnm_max_rows = bnm_max_rows
@@ -207,6 +209,12 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         if self.class_balance is not None and self.num_classes is not None:
             self.class_balance.reserve(self.num_classes)
             self.resize_counts(len(self.class_balance.share))
+
+    def restart(self) -> None:
+        """Forget what the filters know and what was gathered for them."""
+        super().restart()
+        if self.class_balance is not None:
+            self.class_balance.restart()
 
     def before_head(self, head: nn.Module, inputs: tuple) -> None:
         """End the iteration before, also where the head will not call the loss.
@@ -258,7 +266,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
             self.class_balance.check_room(C)
         leading = pred.shape[:-1]
         if pred.dim() > 2:
-            pred, target = flatten_rows(pred, target)
+            pred, target, weight = flatten_rows(pred, target, weight)
         targets = parse_targets(
             pred,
             target,

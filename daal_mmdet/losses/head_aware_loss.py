@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmdet.models.losses import accuracy
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ class HeadAwareLoss(PlacedModule):
     Attributes:
         use_sigmoid: Whether logits have one sigmoid a class.
         num_classes: C; None while it is not known.
+        beta: Exponent for quality targets; None if the config does not say.
         rules: What the head asks for.
         custom_cls_channels: Whether the loss decides on the columns of the classifier.
         custom_activation: Whether it turns them into scores.
@@ -32,6 +35,7 @@ class HeadAwareLoss(PlacedModule):
 
     use_sigmoid: bool
     num_classes: int | None
+    beta: float | Sequence[float] | None
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +47,9 @@ class HeadAwareLoss(PlacedModule):
 
     def placed(self, owner: nn.Module, name: str) -> None:
         """Learn from the head that builds this loss; see :func:`rules_of`."""
-        self.rules = rules_of(owner, name, self.use_sigmoid, self.num_classes)
+        self.rules = rules_of(
+            owner, name, self.use_sigmoid, self.num_classes, self.beta
+        )
         self.num_classes = self.rules.num_classes
         custom = self.rules.custom_channels and self.use_sigmoid
         self.custom_cls_channels = custom

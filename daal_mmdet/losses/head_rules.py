@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch.nn as nn
@@ -101,7 +101,11 @@ class HeadRules(NamedTuple):
 
 
 def rules_of(
-    head: nn.Module, name: str, use_sigmoid: bool, num_classes: int | None = None
+    head: nn.Module,
+    name: str,
+    use_sigmoid: bool,
+    num_classes: int | None = None,
+    quality_exponent: float | Sequence[float] | None = None,
 ) -> HeadRules:
     """Check that a head can have the loss, and tell how it calls it.
 
@@ -112,6 +116,8 @@ def rules_of(
         name: The attribute that the loss becomes.
         use_sigmoid: Of the loss.
         num_classes: Of the loss; None if its config does not say.
+        quality_exponent: Of the loss, for targets with scores; None if its config does
+            not say.
 
     Raises:
         ValueError: If the head can not be trained with the loss, or they disagree about
@@ -131,6 +137,12 @@ def rules_of(
             f'{place}: DAALLoss is a loss of C classes and their background, as in '
             f'loss_cls; keep the loss of the base config for {name}'
         )
+    if quality_exponent is not None and 'DETRHead' in families:
+        raise ValueError(
+            f'{place}: {type(head).__name__} has scores for the targets of '
+            "mmdet's QualityFocalLoss alone, so that beta would do nothing, got "
+            f'beta={quality_exponent}; leave it out to train with labels'
+        )
     _check_activation(head, families, place, use_sigmoid)
     of_head = getattr(head, 'num_classes', None)
     if None not in (num_classes, of_head) and num_classes != of_head:
@@ -148,6 +160,12 @@ def _check_activation(
     head: nn.Module, families: set[str], place: str, use_sigmoid: bool
 ) -> None:
     wanted = getattr(head, 'use_sigmoid_cls', None)
+    if wanted is False and use_sigmoid and not families & _SOFTMAX_ONLY:
+        raise ValueError(
+            f'{place}: {type(head).__name__} reads use_sigmoid in the config of the '
+            'loss and takes a missing one for False, while the loss has '
+            'use_sigmoid=True; write that in its config'
+        )
     if families & _SIGMOID_ONLY:
         wanted = True
     if families & _SOFTMAX_ONLY:

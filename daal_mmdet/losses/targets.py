@@ -58,7 +58,9 @@ class Targets(NamedTuple):
             counts = counted.new_zeros(C + len(self.labels))
             return counts.scatter_add_(0, bins, counted)[:C]
         assert self.soft is not None
-        return counted @ self.soft[:, :C].float()
+        # Half precision would round the sums, and end at 65504.
+        with torch.autocast(device_type=counted.device.type, enabled=False):
+            return counted @ self.soft[:, :C].float()
 
 
 def parse_targets(
@@ -89,18 +91,10 @@ def parse_targets(
     """
     num_rows, C = len(pred), num_classes
     labels = scores = soft = not_ignored = None
-    if isinstance(target, tuple | list):
-        if len(target) != 2:
-            raise ValueError(
-                f'target: expected (labels, scores), got {len(target)} items'
-            )
+    _check_form(target)
+    if not isinstance(target, Tensor):
         labels, scores = target
         _check_shape('target[1] (scores)', scores, (num_rows,))
-    elif not isinstance(target, Tensor):
-        raise TypeError(
-            'target: expected a tensor or a pair (labels, scores), got '
-            f'{type(target).__name__}'
-        )
     elif target.dim() == pred.dim():
         soft = target
         allowed = {(num_rows, C), tuple(pred.shape)}
@@ -141,14 +135,53 @@ def parse_targets(
 
 
 def flatten_rows(
-    pred: Tensor, target: Tensor | tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
-    """Merge the leading dimensions of (..., C) predictions and their targets."""
+    pred: Tensor, target: Tensor | tuple[Tensor, Tensor], weight: Tensor | None
+) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor], Tensor | None]:
+    """Merge the leading dimensions of (..., C) predictions, their targets and weights.
+
+    Raises:
+        TypeError, ValueError: If the target has another form, or a shape does not begin
+            as that of ``pred``.
+    """
+    _check_form(target)
+    leading = pred.shape[:-1]
+    if weight is not None:
+        weight = _flatten('weight', weight, leading)
     if isinstance(target, Tensor):
-        columns = target.shape[-1:] if target.dim() == pred.dim() else ()
-        return pred.flatten(0, -2), target.reshape(-1, *columns)
-    labels, scores = target
-    return pred.flatten(0, -2), (labels.reshape(-1), scores.reshape(-1))
+        return pred.flatten(0, -2), _flatten('target', target, leading), weight
+    labels, scores = (
+        _flatten(f'target[{i}]', part, leading) for i, part in enumerate(target)
+    )
+    return pred.flatten(0, -2), (labels, scores), weight
+
+
+def _flatten(name: str, tensor: Tensor, leading: torch.Size) -> Tensor:
+    """Merge the leading dimensions, unless they are merged already."""
+    if tensor.shape[: len(leading)] == leading:
+        return tensor.reshape(leading.numel(), *tensor.shape[len(leading) :])
+    if tensor.dim() < 2 or len(tensor) == leading.numel():
+        return tensor
+    raise ValueError(
+        f'{name}: expected a shape that begins with {tuple(leading)}, as that of pred, '
+        f'got {tuple(tensor.shape)}'
+    )
+
+
+def _check_form(target: object) -> None:
+    if isinstance(target, Tensor):
+        return
+    if not isinstance(target, tuple | list):
+        raise TypeError(
+            'target: expected a tensor or a pair (labels, scores), got '
+            f'{type(target).__name__}'
+        )
+    if len(target) != 2:
+        raise ValueError(f'target: expected (labels, scores), got {len(target)} items')
+    for i, part in enumerate(target):
+        if not isinstance(part, Tensor):
+            raise TypeError(
+                f'target[{i}]: expected a tensor, got {type(part).__name__}'
+            )
 
 
 def _parse_weight(

@@ -16,6 +16,9 @@ from daal_mmdet.losses.validation import check_choice, check_flag, check_number
 __all__ = ['TaskTerm']
 
 _FLOAT32_EPS = torch.finfo(torch.float32).eps
+# Probabilities of a softmax: 1 / p, times weights, must fit into float32.
+_LEAST_PROBABILITY = 1e-30
+# Logits that the BNM term gets for probabilities.
 _PROBABILITY_EPS = 1e-6
 # The smallest normal number, and the largest one below 1.
 _FLOAT16_LOW = torch.finfo(torch.float16).tiny
@@ -73,7 +76,7 @@ class TaskTerm(nn.Module):
                     f'use_sigmoid=True, got {bg_cls_weight!r}'
                 )
         if class_weight is not None:
-            class_weight = torch.as_tensor(class_weight, dtype=torch.float32)
+            class_weight = _as_tensor('class_weight', class_weight)
             if class_weight.dim() > 1 or not bool((class_weight >= 0).all()):
                 raise ValueError(
                     'class_weight: expected one value >= 0 a class, got '
@@ -201,7 +204,7 @@ class TaskTerm(nn.Module):
     def _log_probabilities(self, pred: Tensor) -> Tensor:
         dtype = torch.promote_types(pred.dtype, torch.float32)
         if self.activated:
-            return pred.to(dtype).clamp(min=_PROBABILITY_EPS).log()
+            return pred.to(dtype).clamp(min=_LEAST_PROBABILITY).log()
         return F.log_softmax(pred, dim=1, dtype=dtype)
 
     def _can_fuse(self, targets: Targets) -> bool:
@@ -299,12 +302,19 @@ def _parse_exponent(name: str, value: object) -> float | Tensor:
     if not isinstance(value, Sequence | Tensor) or isinstance(value, str):
         check_number(name, value, low=0)
         return value
-    exponents = torch.as_tensor(value, dtype=torch.float32)
+    exponents = _as_tensor(name, value)
     if exponents.dim() != 1 or not bool((exponents >= 0).all()):
         raise ValueError(
             f'{name}: expected a number >= 0 or one a class, got {exponents.tolist()}'
         )
     return exponents
+
+
+def _as_tensor(name: str, value: object) -> Tensor:
+    try:
+        return torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f'{name}: expected numbers, got {value!r}') from error
 
 
 def _unsaturated(probabilities: Tensor) -> Tensor:

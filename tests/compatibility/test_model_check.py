@@ -2,22 +2,12 @@
 
 import pytest
 import torch
-from mmengine.logging import MessageHub
 
 from daal_mmdet.compatibility import model_check
 from daal_mmdet.compatibility.model_check import check_model
 from daal_mmdet.compatibility.shipped_configs import ShippedConfig, load_model
 from daal_mmdet.losses import DAALLoss
 from daal_mmdet.losses.adaptive_proportion import AdaptiveProportion
-
-
-@pytest.fixture(autouse=True)
-def _own_hubs():
-    """Hubs that the checks make do not stay the current one for other tests."""
-    known = set(MessageHub._instance_dict)
-    yield
-    for name in set(MessageHub._instance_dict) - known:
-        MessageHub._instance_dict.pop(name)
 
 
 def check(name, sizes=(96,)):

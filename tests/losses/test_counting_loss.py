@@ -21,12 +21,6 @@ def batch():
     return pred, target, mask
 
 
-@pytest.fixture(autouse=True)
-def _fresh_message_hub():
-    """No iteration of another test's runner."""
-    MessageHub.get_instance(f'counting-{np.random.default_rng().integers(10**9)}')
-
-
 def want_task(task, pred, target):
     total = 0.0
     for p, t, (rows, columns) in zip(pred, target, SHAPES, strict=True):

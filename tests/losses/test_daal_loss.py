@@ -16,12 +16,6 @@ N, C = 60, 5
 OFF = {'bnm_weight': 0, 'class_balance': None}
 
 
-@pytest.fixture(autouse=True)
-def no_runner():
-    """A MessageHub that has seen no iteration, as before any runner."""
-    MessageHub.get_instance(f'hub-{np.random.default_rng().integers(2**62)}')
-
-
 def rows(columns=C, seed=0, num_rows=N):
     generator = torch.Generator().manual_seed(seed)
     pred = 2 * torch.randn(num_rows, columns, generator=generator)
@@ -112,6 +106,17 @@ def test_saturated_probabilities_in_half_precision_have_a_gradient(sigmoid):
     assert value.isfinite()
     value.backward()
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('margin', [14.0, 20.0, 60.0])
+def test_probabilities_of_a_softmax_that_is_surely_wrong_still_train(margin):
+    logits = torch.tensor([[0.0, margin, -1.0]], dtype=torch.float64).requires_grad_()
+    labels = torch.tensor([0])
+    want = CrossEntropyLoss()(logits, labels)
+    got = DAALLoss(activated=True, **OFF)(logits.softmax(1).float(), labels)
+    (slope,) = torch.autograd.grad(want, logits)
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(got, logits)[0], slope)
 
 
 @pytest.mark.parametrize('activated', [False, True])
@@ -243,6 +248,28 @@ def test_leading_dimensions_are_rows():
     one_hot = torch.eye(C + 1)[labels][:, :C]
     soft = ours(pred.reshape(3, 20, C), one_hot.reshape(3, 20, C))
     torch.testing.assert_close(soft, ours(pred, labels))
+    # Targets and weights may come flat.
+    torch.testing.assert_close(
+        ours(pred.reshape(3, 20, C), labels, weight), ours(pred, labels, weight)
+    )
+
+
+@pytest.mark.parametrize(
+    ('target', 'weight', 'message'),
+    [
+        ((20, 3), (3, 20), r'target: .* begins with \(3, 20\), .*, got \(20, 3\)'),
+        ((3, 20), (20, 3), r'weight: .* begins with \(3, 20\), .*, got \(20, 3\)'),
+    ],
+)
+def test_leading_dimensions_in_another_order_are_an_error(target, weight, message):
+    pred, labels, _ = rows()
+    with pytest.raises(ValueError, match=message):
+        DAALFocalLoss()(
+            pred.reshape(3, 20, C), labels.reshape(target), torch.ones(weight)
+        )
+    scores = torch.ones(20, 3)
+    with pytest.raises(ValueError, match=r'target\[1\]: .* begins with \(3, 20\)'):
+        DAALFocalLoss()(pred.reshape(3, 20, C), (labels.reshape(3, 20), scores))
 
 
 # --- the composition ------------------------------------------------------------------
@@ -409,6 +436,94 @@ def test_state_dict_continues_bit_for_bit_in_the_middle_of_an_iteration():
         assert torch.equal(buffer, resumed.state_dict()[name])
 
 
+def run(loss, iterations, labels=None):
+    for k in iterations:
+        set_iteration(k)
+        pred, drawn, weight = rows(seed=k)
+        loss(pred.requires_grad_(), drawn if labels is None else labels, weight)
+
+
+def assert_same_state(got, want):
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        assert torch.equal(got[name], value), name
+
+
+@pytest.mark.parametrize('options', [{}, {'bnm_weight': 0.05}])
+def test_filters_start_anew_unless_a_training_resumes(options):
+    earlier = DAALFocalLoss(**options)
+    run(earlier, range(10), labels=torch.full((N,), 2))
+    saved = state(earlier)
+    fresh, loaded = DAALFocalLoss(**options), DAALFocalLoss(**options)
+    # load_from leaves mmengine's counter at 0, a resume sets it.
+    loaded.load_state_dict(saved)
+    for loss in (fresh, loaded):
+        run(loss, range(3))
+    assert_same_state(state(loaded), state(fresh))
+
+    resumed = DAALFocalLoss(**options)
+    resumed.load_state_dict(saved)
+    for loss in (earlier, resumed):
+        run(loss, range(10, 13))
+    assert_same_state(state(resumed), state(earlier))
+    assert resumed.class_balance.num_measurements == 12
+
+
+@pytest.mark.parametrize(('there', 'here'), [(None, C), (C, None), (C + 2, C)])
+def test_state_comes_back_into_buffers_of_another_size(there, here):
+    earlier, resumed = DAALFocalLoss(), DAALFocalLoss(num_classes=here)
+    run(earlier, range(3))
+    if there is not None:
+        earlier.class_balance.reserve(0)
+        full = earlier.state_dict()
+        for name in ('share', 'variance', 'weight'):
+            full[f'class_balance.{name}'] = full[f'class_balance.{name}'][:there]
+        tail = full['pending'][-4:]
+        full['pending'] = torch.cat((full['pending'][:there], tail))
+    else:
+        full = earlier.state_dict()
+    resumed.load_state_dict(full)
+    for loss in (earlier, resumed):
+        run(loss, range(3, 6))
+    for name in ('share', 'variance', 'weight'):
+        got, want = (
+            getattr(loss.class_balance, name)[:C] for loss in (resumed, earlier)
+        )
+        assert torch.equal(got, want), name
+    assert torch.equal(resumed.pending[-4:], earlier.pending[-4:])
+
+
+def test_sums_of_the_iteration_are_no_buffer_and_go_where_the_loss_goes():
+    """DDP copies rank 0's buffers to all ranks unless it is told otherwise."""
+    loss = DAALFocalLoss()
+    assert 'pending' in loss.state_dict()
+    assert 'pending' not in dict(loss.named_buffers())
+    assert copy.deepcopy(loss).to('meta').pending.device.type == 'meta'
+    assert loss.double().pending.dtype == torch.float64
+    partial = loss.state_dict()
+    del partial['pending']
+    missing, unexpected = DAALFocalLoss().load_state_dict(partial, strict=False)
+    assert (missing, unexpected) == (['pending'], [])
+
+
+def test_scalars_show_the_last_loss_there_was(hub):
+    """Not 0 for the first call, nor for an iteration whose head does not call."""
+    loss = DAALFocalLoss()
+    for k in range(4):
+        set_iteration(k)
+        if k == 2:
+            loss.num_classes = C
+            loss.before_head(None, ())
+            continue
+        pred, labels, _ = rows(seed=k)
+        loss(pred.requires_grad_(), labels)
+    shown = hub.get_scalar('train/daal_task').data[0]
+    # Iterations 0, 1 and, with nothing of its own, 2.
+    assert len(shown) == 3
+    assert shown[0] > 0
+    assert shown[1] == shown[2] != shown[0]
+
+
 def test_buffers_never_change_identity_or_shape():
     loss = DAALFocalLoss(bnm_weight=0.05)
     before = {name: (id(b), b.shape) for name, b in loss.named_buffers()}
@@ -489,6 +604,19 @@ def test_half_precision_and_autocast_compute_in_float32(use_sigmoid, dtype):
     assert torch.equal(loss.class_balance.share, fresh.class_balance.share)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('options', [{}, {'bnm_weight': 0.05}])
+def test_filters_of_a_model_in_half_precision_stay_in_float32(dtype, options):
+    loss, want = DAALFocalLoss(**options).to(dtype), DAALFocalLoss(**options)
+    for seed in range(3):
+        pred, labels, _ = rows(seed=seed)
+        pred = pred.to(dtype)
+        torch.testing.assert_close(
+            value_and_grad(loss, pred, labels), value_and_grad(want, pred, labels)
+        )
+    assert_same_state(state(loss), state(want))
+
+
 def test_rows_without_weight_are_no_samples():
     loss = DAALFocalLoss(bnm_weight=0.05)
     pred, labels, _ = rows()
@@ -508,6 +636,26 @@ def test_soft_targets_are_counted_in_parts():
     set_iteration(0)
     loss(pred, soft)
     assert loss.pending[:C].tolist() == [0.5, 0.25, 0, 0, 0]
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_soft_targets_are_counted_in_float32_under_autocast(dtype):
+    loss = DAALFocalLoss()
+    set_iteration(0)
+    with torch.autocast('cpu', dtype=dtype):
+        loss(torch.zeros(3001, C, requires_grad=True), torch.eye(C)[[1] * 3001])
+    assert loss.pending[:C].tolist() == [0, 3001, 0, 0, 0]
+
+
+def test_less_than_one_sample_has_shares_too():
+    loss = DAALFocalLoss()
+    soft = torch.tensor([[0.18, 0, 0.02, 0, 0]])
+    for k in range(400):
+        set_iteration(k)
+        loss(torch.zeros(1, C, requires_grad=True), soft)
+    want = torch.tensor([0.9, 0, 0.1, 0, 0])
+    share = loss.class_balance.share[:C]
+    torch.testing.assert_close(share, want, rtol=0, atol=0.03)
 
 
 # --- errors ---------------------------------------------------------------------------
@@ -544,7 +692,14 @@ def test_soft_targets_are_counted_in_parts():
         ),
         ({'update_cycle': 0}, ValueError, 'update_cycle: .* >= 1, got 0'),
         ({'log_prefix': 'loss'}, ValueError, "log_prefix: .* without 'loss'"),
+        (
+            {'update_cycle_range': None},
+            ValueError,
+            r'update_cycle_range: expected \(T_min, T_max\), got None',
+        ),
         ({'class_weight': [-1.0]}, ValueError, 'class_weight: .* >= 0'),
+        ({'class_weight': 'abc'}, TypeError, "class_weight: .* numbers, got 'abc'"),
+        ({'gamma': ['a']}, TypeError, r"gamma: expected numbers, got \['a'\]"),
         (
             {'use_sigmoid': True, 'bg_cls_weight': 0.1},
             ValueError,
@@ -600,6 +755,8 @@ def test_more_bad_input():
         loss(pred, (labels, weight, weight))
     with pytest.raises(ValueError, match=r'target\[1\] \(scores\): expected shape'):
         loss(pred, (labels, weight[:3]))
+    with pytest.raises(TypeError, match=r'target\[1\]: .* tensor, got NoneType'):
+        loss(pred, (labels, None))
     with pytest.raises(ValueError, match='pred: expected a floating point tensor'):
         loss(labels, labels)
     with pytest.raises(ValueError, match='weight: expected one a row for .*scores'):

@@ -24,39 +24,60 @@ def batch(iteration, rank):
     return pred, torch.randint(0, C + 1, (40,), generator=generator)
 
 
-def train(ranks):
-    """Run the loss on the batches of ``ranks``, averaged as a head averages them."""
+class Wrapped(torch.nn.Module):
+    """A loss in a model that DDP takes: with something to train."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss = DAALFocalLoss(bnm_weight=0.05)
+        self.shift = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, pred, *args, **kwargs):
+        return self.loss(pred + self.shift, *args, **kwargs)
+
+
+def train(ranks, broadcast_buffers=None):
+    """Run the loss on the batches of ``ranks``, averaged as a head averages them.
+
+    Under DDP, which may copy the buffers of rank 0 to all before each call; without it
+    where ``broadcast_buffers`` is None.
+    """
     MessageHub.get_instance('distributed-test')
-    loss = DAALFocalLoss(bnm_weight=0.05)
+    model = Wrapped()
+    loss = model.loss
+    if broadcast_buffers is not None:
+        model = torch.nn.parallel.DistributedDataParallel(
+            model, broadcast_buffers=broadcast_buffers
+        )
     for k in range(ITERATIONS):
         MessageHub.get_current_instance().update_info('iter', k)
         preds, labels = zip(*[batch(k, rank) for rank in ranks], strict=True)
         # mmdet's heads average the number of positives over the ranks.
         avg_factor = 15.0 * len(ranks)
-        loss(
-            torch.cat(preds).requires_grad_(), torch.cat(labels), avg_factor=avg_factor
-        )
+        model(torch.cat(preds), torch.cat(labels), avg_factor=avg_factor).backward()
     return loss.state_dict()
 
 
 def worker(rank, folder):
     store = f'file://{folder}/store'
     dist.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
-    torch.save(train([rank]), folder / f'{rank}.pth')
+    states = [train([rank], broadcast_buffers=flag) for flag in (None, False, True)]
+    torch.save(states, folder / f'{rank}.pth')
     dist.destroy_process_group()
 
 
 @pytest.mark.skipif(not dist.is_available(), reason='torch has no distributed')
 def test_two_processes_keep_the_state_of_one(tmp_path):
     mp.spawn(worker, args=(tmp_path,), nprocs=2)
-    first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
+    both = [torch.load(tmp_path / f'{rank}.pth') for rank in range(2)]
     alone = train([0, 1])
-    for name, want in alone.items():
-        if name == 'pending':
-            # Sums of the iteration under way: each process still holds its own.
-            continue
-        torch.testing.assert_close(first[name], want, rtol=1e-4, atol=1e-7)
-        assert torch.equal(first[name], second[name])
+    for first, second in zip(*both, strict=True):
+        for name, want in alone.items():
+            if name == 'pending':
+                # Sums of the iteration under way: each process still holds its own.
+                continue
+            torch.testing.assert_close(first[name], want, rtol=1e-4, atol=1e-7)
+            assert torch.equal(first[name], second[name])
     assert alone['proportion.num_measurements'] == ITERATIONS - 1
 
 

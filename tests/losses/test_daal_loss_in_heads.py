@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,6 @@ from mmdet.models.losses import CrossEntropyLoss
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
-from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -27,13 +25,6 @@ ROI_HEAD = {
     'num_classes': 5,
 }
 SIZE = 64
-
-
-@pytest.fixture(autouse=True)
-def hub():
-    """A MessageHub that has seen no iteration, as before any runner."""
-    name = f'hub-{np.random.default_rng().integers(2**62)}'
-    return MessageHub.get_instance(name)
 
 
 def build(config):
@@ -91,7 +82,7 @@ def test_heads_without_the_argument_are_refused_by_mmdet():
         (
             ANCHOR,
             {'type': 'DAALFocalLoss'},
-            'has a column for the background; write use_sigmoid=False',
+            'reads use_sigmoid .* a missing one for False, .* use_sigmoid=True; write',
         ),
         (
             dict(UPDATE, type='YOLOXHead'),
@@ -203,6 +194,16 @@ def test_a_sigmoid_box_head_predicts_its_classes():
     )
     assert results.labels.tolist() == [3]
     assert results.scores.item() == pytest.approx(torch.tensor(5.0).sigmoid().item())
+
+
+def test_an_exponent_that_detr_would_not_use_is_refused():
+    loss = dict(SIGMOID, beta=2.0)
+    message = (
+        'DeformableDETRHead.loss_cls: DeformableDETRHead has scores .* '
+        'QualityFocalLoss alone, .* got beta=2.0; leave it out'
+    )
+    with pytest.raises(ValueError, match=message):
+        build({**QUERY_HEAD, 'type': 'DeformableDETRHead', 'loss_cls': loss})
 
 
 def test_dense_heads_do_not_ask_the_loss_for_scores():

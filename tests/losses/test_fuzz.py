@@ -22,8 +22,6 @@ from tests.fuzzing import (
     fuzz,
 )
 
-pytestmark = pytest.mark.usefixtures('no_runner')
-
 # What a logit may be; half precision ends at 65504.
 SCALES = (0.0, 1.0, 30.0, 1e3, 6e4)
 LABELS = (

@@ -19,8 +19,6 @@ from tests.fuzzing import (
     fuzz,
 )
 
-pytestmark = pytest.mark.usefixtures('no_runner')
-
 # The largest is no number of a series; a network may give it before it learns.
 SCALES = (0.0, 1e-6, 1.0, 1e3, 6e4, 1e9)
 MASKS = (None, 'all', 'none', 'random', 'prefix', 'nan')
