@@ -40,8 +40,9 @@ def check_data(config: Config) -> None:
 
     mmdet numbers the classes in the order of a file's categories. Where the two files
     do not number alike, the detector would be judged by other labels than it learned:
-    that ends the program too. Boxes of a category that the data set does not name are
-    passed over by mmdet, and counted here.
+    that ends the program too, and so do two categories of one name, from which on all
+    labels would be one too high. Boxes of a category that the data set does not name
+    are passed over by mmdet, and counted here.
 
     Looked at are COCO and LVIS files on local disks; data sets of other kinds, and
     lists of data sets, are left alone. Every process does the same, and only the first
@@ -52,9 +53,9 @@ def check_data(config: Config) -> None:
             a clean copy was written.
 
     Raises:
-        SystemExit: If a file is none, nothing is left of it, a validation file is
-            broken, or the two number their classes differently; the message names the
-            file and the defects.
+        SystemExit: If a file is none, nothing is left of it, category names repeat, a
+            validation file is broken, or the two number their classes differently; the
+            message names the file and the defects.
     """
     labels: dict[str, list[str]] = {}
     for loader in ('train', 'val'):
@@ -69,6 +70,7 @@ def check_data(config: Config) -> None:
             )
         except (OSError, ValueError) as error:
             raise SystemExit(f'{key}: {error}') from error
+        _require_different_names(key, source, dataset, cleaned)
         names = _labels(dataset, cleaned)
         if names is not None:
             labels[f'{loader}: {source}'] = names
@@ -129,7 +131,7 @@ def _check_validation(key: str, source: Path, cleaning: Cleaning) -> None:
     raise SystemExit(
         f"{key}: {source} can't be evaluated on:\n  "
         + '\n  '.join(line.split(': ', 1)[1] for line in cleaning.lines())
-        + '\ntools/make_subset.py writes a copy without them'
+        + '\ntools/make_subset.py writes a copy where that is mended'
     )
 
 
@@ -159,6 +161,20 @@ def _labels(dataset: dict, document: dict) -> list[str] | None:
     classes = _class_names(dataset)
     names = [category['name'] for category in document['categories']]
     return names if classes is None else [name for name in names if name in classes]
+
+
+def _require_different_names(
+    key: str, source: Path, dataset: dict, document: dict
+) -> None:
+    classes = _class_names(dataset)
+    counts = Counter(category['name'] for category in document['categories'])
+    repeated = [
+        name
+        for name, count in counts.items()
+        if count > 1 and (classes is None or name in classes)
+    ]
+    if repeated:
+        raise SystemExit(f'{key}: {source}: category names repeat: {_some(repeated)}')
 
 
 def _require_boxes(key: str, source: Path, dataset: dict, document: dict) -> None:

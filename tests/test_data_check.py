@@ -89,6 +89,7 @@ def test_only_the_first_process_tells(config, tmp_path, capsys, monkeypatch):
         ({'bbox': [float('nan')] * 4}, '1 boxes without four finite numbers'),
         ({'category_id': 77}, '1 annotations of an unknown category'),
         ({'id': 1}, '1 annotations whose id is used before'),
+        ({'iscrowd': None}, '1 boxes without iscrowd'),
     ],
 )
 def test_validation_files_are_never_changed(config, tmp_path, changes, message):
@@ -206,6 +207,49 @@ def test_boxes_without_their_area_are_completed(config, tmp_path, capsys):
     cleaned = json.loads(Path(config.train_dataloader.dataset.ann_file).read_text())
     assert [a['area'] for a in cleaned['annotations']] == areas
     assert 'completed: 4 boxes without their area' in capsys.readouterr().out
+
+
+def test_boxes_without_iscrowd_are_completed(config, tmp_path, capsys):
+    document = json.loads((tmp_path / 'train.json').read_text())
+    for annotation in document['annotations']:
+        del annotation['iscrowd']
+    write(tmp_path, 'train', document)
+    check_data(config)
+    cleaned = json.loads(Path(config.train_dataloader.dataset.ann_file).read_text())
+    assert [a['iscrowd'] for a in cleaned['annotations']] == [0] * 4
+    assert 'completed: 4 boxes without iscrowd' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', [None, 17])
+def test_an_image_without_a_file_name_is_left_out(config, tmp_path, capsys, name):
+    for split in ('train', 'val'):
+        document = json.loads((tmp_path / f'{split}.json').read_text())
+        document['images'].append(
+            {'id': 5, 'width': 9, 'height': 9, 'file_name': name}
+        )
+        write(tmp_path, split, document)
+    with pytest.raises(
+        SystemExit, match=rf'1 images without a file name \(the first: id 5, .*{name}'
+    ):
+        check_data(config)
+    assert 'left out: 1 images without a file name' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_two_categories_of_one_name_are_an_error(config, tmp_path, capsys, split):
+    document = json.loads((tmp_path / f'{split}.json').read_text())
+    document['categories'].append({'id': 30, 'name': 'other'})
+    document['categories'].append({'id': 40, 'name': 'other'})
+    write(tmp_path, split, document)
+    # mmdet passes over what the data set does not name.
+    check_data(config)
+    document['categories'][3]['name'] = 'c0'
+    write(tmp_path, split, document)
+    with pytest.raises(
+        SystemExit,
+        match=rf"{split}_dataloader.*{split}\.json: category names repeat: \['c0'\]",
+    ):
+        check_data(config)
 
 
 def test_half_a_file_and_nothing_left_are_errors(config, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterable
@@ -14,7 +13,11 @@ __all__ = ['Cleaning', 'clean_annotations', 'is_lvis', 'read_annotations']
 
 _KEYS = ('images', 'annotations', 'categories')
 # Where mmdet and the evaluations read one and stop if there is none.
-_COMPLETED = 'boxes without their area, which is taken as width x height'
+_AREA = 'boxes without their area, which is taken as width x height'
+_ISCROWD = 'boxes without iscrowd, which is taken as 0'
+_COMPLETED = (_AREA, _ISCROWD)
+# mmdet holds a box in float32, where more than this is infinite.
+_LARGEST = 3.4e38
 
 
 @dataclass
@@ -37,7 +40,7 @@ class Cleaning:
     def lines(self) -> list[str]:
         """One line a kind of defect: how many, what, and the first of them."""
         return [
-            f'{"completed" if kind == _COMPLETED else "left out"}: {count} {kind} '
+            f'{"completed" if kind in _COMPLETED else "left out"}: {count} {kind} '
             f'(the first: {self.examples[kind]})'
             for kind, count in self.counts.items()
         ]
@@ -56,7 +59,8 @@ def read_annotations(path: str | os.PathLike) -> dict:
         raise FileNotFoundError(f'annotations: there is no file {str(path)!r}')
     try:
         document = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    # Also of bytes that are no text, and of a number with thousands of digits.
+    except ValueError as error:
         raise ValueError(f'{path} is no JSON, or only part of one: {error}') from error
     missing = [k for k in _KEYS if not isinstance(document, dict) or k not in document]
     if missing:
@@ -78,12 +82,13 @@ def clean_annotations(
 ) -> tuple[dict, Cleaning]:
     """Leave out the images, categories and boxes that training could stumble over.
 
-    Left out are, each counted: images without an id or size, images whose id stands
-    there before, images that ``image_exists`` does not find; categories without an id
-    or name and those whose id stands there before; annotations of an image or category
-    that is not (or no longer) there, whose id stands there before, without a box of
-    four finite numbers, with no width, height or area, or wholly outside their image.
-    Counted too, and completed, are boxes that do not give their ``area``.
+    Left out are, each counted: images without an id, size or file name, images whose id
+    stands there before, images that ``image_exists`` does not find; categories without
+    an id or name and those whose id stands there before; annotations of an image or
+    category that is not (or no longer) there, whose id stands there before, without a
+    box of four finite numbers, with no width, height or area, or wholly outside their
+    image. Counted too, and completed, are boxes that do not give their ``area`` or, in
+    COCO's format, ``iscrowd``; LVIS has no crowds.
 
     Args:
         document: A COCO or LVIS detection document; stays as it is.
@@ -97,11 +102,16 @@ def clean_annotations(
     cleaning = Cleaning()
     images = []
     for image in _unique(document['images'], 'image', cleaning):
+        name = file_name(image)
         size = (image.get('width'), image.get('height'))
         if not all(_is_positive(side) for side in size):
             cleaning.add('images without a size', f'id {image["id"]}, size {size}')
-        elif image_exists is not None and not image_exists(file_name(image)):
-            cleaning.add('images that are listed but not there', file_name(image))
+        elif not isinstance(name, str):
+            cleaning.add(
+                'images without a file name', f'id {image["id"]}, file name {name}'
+            )
+        elif image_exists is not None and not image_exists(name):
+            cleaning.add('images that are listed but not there', name)
         else:
             images.append(image)
     categories = []
@@ -113,6 +123,7 @@ def clean_annotations(
 
     image_of_id = {image['id']: image for image in images}
     category_ids = {category['id'] for category in categories}
+    lvis = is_lvis(document)
     annotations = []
     for annotation in _unique(document['annotations'], 'annotation', cleaning):
         kind, value = _defect(annotation, image_of_id, category_ids)
@@ -120,9 +131,12 @@ def clean_annotations(
             cleaning.add(kind, f'annotation {annotation["id"]}, {value}')
             continue
         if annotation.get('area') is None:
-            cleaning.add(_COMPLETED, f'annotation {annotation["id"]}')
+            cleaning.add(_AREA, f'annotation {annotation["id"]}')
             _, _, width, height = annotation['bbox']
             annotation = {**annotation, 'area': width * height}
+        if annotation.get('iscrowd') is None and not lvis:
+            cleaning.add(_ISCROWD, f'annotation {annotation["id"]}')
+            annotation = {**annotation, 'iscrowd': 0}
         annotations.append(annotation)
     parts = dict(images=images, annotations=annotations, categories=categories)
     return {**document, **parts}, cleaning
@@ -132,11 +146,15 @@ def file_name(image: dict) -> str:
     """The path of an image below the data set's image folder.
 
     As mmdet: ``file_name``; in LVIS v1, which has none, what follows the host in
-    ``coco_url``, such as ``train2017/000000000009.jpg``.
+    ``coco_url``, such as ``train2017/000000000009.jpg``. What is no string is returned
+    as it is.
     """
     if 'file_name' in image:
         return image['file_name']
-    return image.get('coco_url', '').replace('http://images.cocodataset.org/', '')
+    url = image.get('coco_url', '')
+    if not isinstance(url, str):
+        return url
+    return url.replace('http://images.cocodataset.org/', '')
 
 
 def _unique(items: Iterable[dict], noun: str, cleaning: Cleaning) -> Iterable[dict]:
@@ -152,8 +170,13 @@ def _unique(items: Iterable[dict], noun: str, cleaning: Cleaning) -> Iterable[di
             yield item
 
 
+def _is_finite(value: object) -> bool:
+    # Compared, since an int may be too large for math.isfinite.
+    return isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST
+
+
 def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+    return _is_finite(value) and value > 0
 
 
 def _is_one_of(value: object, ids: Container) -> bool:
@@ -174,7 +197,7 @@ def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
     if (
         not isinstance(box, list)
         or len(box) != 4
-        or not all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+        or not all(map(_is_finite, box))
     ):
         return 'boxes without four finite numbers', shown
     x, y, width, height = box

@@ -13,7 +13,14 @@ GOOD = {
     'images': [{'id': 1, 'width': 50, 'height': 40, 'file_name': 'a.jpg'}],
     'categories': [{'id': 7, 'name': 'cat'}],
     'annotations': [
-        {'id': 3, 'image_id': 1, 'category_id': 7, 'bbox': [1, 2, 9, 9], 'area': 81}
+        {
+            'id': 3,
+            'image_id': 1,
+            'category_id': 7,
+            'bbox': [1, 2, 9, 9],
+            'area': 81,
+            'iscrowd': 0,
+        }
     ],
 }
 
@@ -31,10 +38,15 @@ def with_annotation(**changes):
         ({'bbox': [1, 2, float('inf'), 9]}, 'boxes without four finite numbers'),
         ({'bbox': [1, 2, 9]}, 'boxes without four finite numbers'),
         ({'bbox': None}, 'boxes without four finite numbers'),
+        # Beyond float64, and beyond float32, in which mmdet trains.
+        ({'bbox': [1, 2, 10**400, 9]}, 'boxes without four finite numbers'),
+        ({'bbox': [-(10**400), 2, 9, 9]}, 'boxes without four finite numbers'),
+        ({'bbox': [1, 2, 1e39, 9]}, 'boxes without four finite numbers'),
         ({'bbox': [1, 2, 0, 9]}, 'boxes without area'),
         ({'bbox': [1, 2, 9, -1]}, 'boxes without area'),
         ({'area': 0}, 'boxes without area'),
         ({'area': float('nan')}, 'boxes without area'),
+        ({'area': 10**400}, 'boxes without area'),
         ({'bbox': [50, 2, 9, 9]}, 'boxes outside their image'),
         ({'bbox': [-9, 2, 9, 9]}, 'boxes outside their image'),
         ({'category_id': 8}, 'annotations of an unknown category'),
@@ -62,13 +74,19 @@ def test_broken_images_and_categories_take_their_annotations_along():
     document['images'] += [
         {'id': 1, 'width': 9, 'height': 9, 'file_name': 'twice.jpg'},
         {'id': 2, 'width': 9, 'height': 0, 'file_name': 'flat.jpg'},
+        {'id': 3, 'width': 9, 'height': 10**400, 'file_name': 'endless.jpg'},
+        {'id': 4, 'width': 9, 'height': 9, 'file_name': None},
+        {'id': 5, 'width': 9, 'height': 9, 'file_name': 17},
+        {'id': 6, 'width': 9, 'height': 9, 'coco_url': None},
     ]
     document['categories'] += [{'id': 7, 'name': 'dog'}, {'id': 9}]
-    cleaned, cleaning = clean_annotations(document)
+    cleaned, cleaning = clean_annotations(document, lambda name: name == 'a.jpg')
     assert cleaned == GOOD
+    assert cleaning.examples['images without a file name'] == 'id 4, file name None'
     assert cleaning.counts == {
         'images whose id is used before': 1,
-        'images without a size': 1,
+        'images without a size': 2,
+        'images without a file name': 3,
         'categories whose id is used before': 1,
         'categories without a name': 1,
         'annotations of an image that is not there': 1,
@@ -91,6 +109,23 @@ def test_a_box_that_does_not_give_its_area_is_completed():
         '(the first: annotation 3)'
     ]
     assert 'area' not in document['annotations'][0]
+
+
+@pytest.mark.parametrize('changes', [{}, {'iscrowd': None}])
+def test_a_box_without_iscrowd_is_completed_and_lvis_has_none(changes):
+    document = copy.deepcopy(GOOD)
+    del document['annotations'][0]['iscrowd']
+    document['annotations'][0].update(changes)
+    cleaned, cleaning = clean_annotations(document)
+    assert cleaned == GOOD
+    assert cleaning.lines() == [
+        'completed: 1 boxes without iscrowd, which is taken as 0 (the first: '
+        'annotation 3)'
+    ]
+    document['images'][0]['neg_category_ids'] = []
+    cleaned, cleaning = clean_annotations(document)
+    assert cleaned == document
+    assert cleaning.lines() == []
 
 
 def test_ids_may_be_strings():
@@ -122,6 +157,8 @@ def test_file_name_of_lvis_follows_the_host():
     [
         (json.dumps(GOOD)[:-20], 'is no JSON, or only part of one'),
         ('', 'is no JSON, or only part of one'),
+        # More digits than Python reads.
+        (f'[{"9" * 5000}]', 'is no JSON, or only part of one'),
         ('\x00\xff', 'is no JSON, or only part of one'),
         ('[]', r"lacks \['images', 'annotations', 'categories'\]"),
         ('{"images": [], "categories": []}', r"lacks \['annotations'\]"),

@@ -18,7 +18,13 @@ from daal_mmdet.datasets.subset import (
 def document_of(classes_of_image, num_classes):
     """A COCO document; category ids are 10, 20, ... in falling order of the name."""
     annotations = [
-        dict(image_id=i + 1, category_id=10 * (c + 1), bbox=[0, 0, 5, 5], area=25)
+        dict(
+            image_id=i + 1,
+            category_id=10 * (c + 1),
+            bbox=[0, 0, 5, 5],
+            area=25,
+            iscrowd=0,
+        )
         for i, classes in enumerate(classes_of_image)
         for c in classes
     ]
