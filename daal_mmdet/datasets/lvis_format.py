@@ -33,7 +33,8 @@ def with_frequencies(document: dict, train: dict) -> dict:
         train: The training document, with the same categories.
 
     Raises:
-        ValueError: If a category of ``document`` is not in ``train``.
+        ValueError: If a category of ``document`` is not in ``train``, or has another
+            name there.
     """
     counts = count_classes(train)
     known = {
@@ -49,6 +50,14 @@ def with_frequencies(document: dict, train: dict) -> dict:
     missing = [c['name'] for c in document['categories'] if c['id'] not in known]
     if missing:
         raise ValueError(f'train: the training file has no category {missing}')
+    names = {category['id']: category['name'] for category in train['categories']}
+    for category in document['categories']:
+        own, other = category['name'], names[category['id']]
+        if own != other:
+            raise ValueError(
+                f'train: the training file numbers the categories differently: id '
+                f'{category["id"]} is {other!r} there and {own!r} here'
+            )
     categories = [{**c, **known[c['id']]} for c in document['categories']]
     return {**document, 'categories': categories}
 

@@ -19,6 +19,19 @@ def test_letters_come_from_the_training_split():
     assert [c['instance_count'] for c in val['categories']] == [240, 11, 2, 0]
 
 
+def test_a_training_split_that_numbers_otherwise_is_refused():
+    train = document_of([[0]] * 120, 3)
+    train['categories'][1]['name'], train['categories'][2]['name'] = 'c2', 'c1'
+    with pytest.raises(
+        ValueError, match="categories differently: id 20 is 'c2' there and 'c1' here"
+    ):
+        with_frequencies(document_of([[0]], 3), train)
+    # The order in the file does not count.
+    train['categories'] = [train['categories'][i] for i in (2, 1, 0)]
+    train['categories'][0]['name'], train['categories'][1]['name'] = 'c2', 'c1'
+    with_frequencies(document_of([[0]], 3), train)
+
+
 def test_to_lvis_has_the_keys_of_lvis():
     coco = document_of([[0, 0, 1], [2], []], 5)
     polygon = [[0, 0, 4, 0, 4, 4]]
