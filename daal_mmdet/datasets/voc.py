@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -27,7 +28,7 @@ class Defect:
 
     Attributes:
         split: The split it was met in.
-        file: The annotation file.
+        file: The annotation file, below ``Annotations``.
         reason: What is wrong, with the values.
         dropped: Whether a box was left out for it; else it was mended.
     """
@@ -79,7 +80,9 @@ def convert_voc(
     size than its image has (turned upright as its EXIF tag says, the way mmdet loads
     it), the image is believed and the file reported. ``difficult``
     objects become ``iscrowd``, the flag by which both mmdet's training and COCO's
-    evaluation leave a box out of account. Images without a box stay.
+    evaluation leave a box out of account. Images without a box stay. A list names files
+    without their suffix, with their folder if they lie in one, and a name may hold
+    spaces.
 
     Like mmdet's ``VOCDataset``, 1 is subtracted from all four corners, which VOC counts
     from 1.
@@ -126,7 +129,7 @@ def convert_voc(
     _provide_images(root / 'JPEGImages', out / 'JPEGImages', copy_images)
     for split in splits:
         document = _convert_split(
-            split, names[split], files, objects, one_based, conversion
+            root, split, names[split], files, objects, one_based, conversion
         )
         _write_json(folder / f'{split}.json', document)
     report = {
@@ -145,12 +148,22 @@ def _read_list(root: Path, split: str) -> list[str]:
         there = sorted(file.stem for file in path.parent.glob('*.txt'))
         raise FileNotFoundError(f'splits: there is no {path}; there are {there}')
     lines = path.read_text(encoding='utf-8').splitlines()
-    # A list of one class has a second column, of 1 and -1.
-    names = [line.split()[0] for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    # A list of one class has a second column, of 1, 0 and -1. Names that end so are
+    # told from it by their files.
+    columns = [re.fullmatch(r'(.*\S)\s+(?:-1|0|1)', name) for name in names]
+    if all(columns) and not all(_annotation_file(root, n).is_file() for n in names):
+        names = [column[1] for column in columns]
+    # ./a is a.
+    names = [Path(name).as_posix() for name in names]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f'{path} lists {twice} more than once')
     return names
+
+
+def _annotation_file(root: Path, name: str) -> Path:
+    return root / 'Annotations' / f'{name}.xml'
 
 
 def _find_files(
@@ -159,7 +172,7 @@ def _find_files(
     """Annotation file and image of each name; complains of all missing at once."""
     files, missing = {}, []
     for name in dict.fromkeys(name for split in names.values() for name in split):
-        xml = root / 'Annotations' / f'{name}.xml'
+        xml = _annotation_file(root, name)
         stem = root / 'JPEGImages' / name
         images = [stem.with_name(stem.name + suffix) for suffix in _IMAGE_SUFFIXES]
         image = next((image for image in images if image.is_file()), None)
@@ -221,6 +234,7 @@ def _order_classes(names_of_split: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _convert_split(
+    root: Path,
     split: str,
     names: Sequence[str],
     files: dict[str, tuple[Path, Path]],
@@ -234,7 +248,8 @@ def _convert_split(
     boxes: Counter[str] = Counter()
 
     def report(reason: str, dropped: bool) -> None:
-        conversion.defects.append(Defect(split, xml.name, reason, dropped))
+        file = xml.relative_to(root / 'Annotations').as_posix()
+        conversion.defects.append(Defect(split, file, reason, dropped))
 
     for name in names:
         xml, image = files[name]
@@ -248,7 +263,7 @@ def _convert_split(
         images.append(
             {
                 'id': len(images) + 1,
-                'file_name': image.name,
+                'file_name': image.relative_to(root / 'JPEGImages').as_posix(),
                 'width': width,
                 'height': height,
             }

@@ -17,6 +17,8 @@ def write_voc(root, images, lists=None, size=(100, 80)):
     for folder in ('Annotations', 'ImageSets/Main', 'JPEGImages'):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for name, objects in images.items():
+        for folder in ('Annotations', 'JPEGImages'):
+            (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new('RGB', size).save(root / 'JPEGImages' / f'{name}.jpg')
         body = ''
         for label, *corners in objects:
@@ -84,6 +86,44 @@ def test_mmdet_reads_what_was_written(tmp_path):
     assert Path(info['img_path']).is_file()
     assert info['instances'][0]['bbox'] == [10, 20, 30, 60]
     assert len(dataset) == 2
+
+
+def test_an_image_keeps_its_folder(tmp_path):
+    root = write_voc(
+        tmp_path / 'voc',
+        {'a': [('cat', 1, 1, 9, 9)], 'sub/a': [('cat', 5, 5, 300, 9)]},
+    )
+    conversion = convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
+    images = read(tmp_path / 'coco')['images']
+    assert [image['file_name'] for image in images] == ['a.jpg', 'sub/a.jpg']
+    for image in images:
+        assert (tmp_path / 'coco' / 'JPEGImages' / image['file_name']).is_file()
+    assert [defect.file for defect in conversion.defects] == ['sub/a.xml']
+
+
+@pytest.mark.parametrize(
+    ('lines', 'expected'),
+    [
+        (['my img', 'a'], ['my img', 'a']),
+        # A list of one class says where the class is.
+        (['my img  1', 'a -1', 'b  0'], ['my img', 'a', 'b']),
+        (['a  1'], ['a']),
+        # These are names that end so.
+        (['img 1', 'img 0'], ['img 1', 'img 0']),
+    ],
+)
+def test_names_may_hold_spaces(tmp_path, lines, expected):
+    images = dict.fromkeys(('a', 'b', 'my img', 'img 0', 'img 1'), ())
+    root = write_voc(tmp_path / 'voc', images, {'train': lines})
+    convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
+    names = [image['file_name'] for image in read(tmp_path / 'coco')['images']]
+    assert names == [f'{name}.jpg' for name in expected]
+
+
+def test_a_second_column_of_something_else_is_named(tmp_path):
+    root = write_voc(tmp_path / 'voc', {'a': []}, {'train': ['a 7']})
+    with pytest.raises(FileNotFoundError, match=r'2 files .*\n.*/a 7\.xml\n'):
+        convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +225,11 @@ def test_other_errors(tmp_path):
     root = write_voc(tmp_path / 'voc', {'a': [], 'b': []})
     with pytest.raises(FileNotFoundError, match=r"val\.txt; there are \['train'\]"):
         convert_voc(root, tmp_path / 'coco', ['val'], progress=False)
-    (root / 'ImageSets' / 'Main' / 'twice.txt').write_text('a\nb\na\n')
-    with pytest.raises(ValueError, match=r"lists \['a'\] more than once"):
-        convert_voc(root, tmp_path / 'coco', ['twice'], progress=False)
+    for second in ('a', './a'):
+        lines = f'a\nb\n{second}\n'
+        (root / 'ImageSets' / 'Main' / 'twice.txt').write_text(lines)
+        with pytest.raises(ValueError, match=r"lists \['a'\] more than once"):
+            convert_voc(root, tmp_path / 'coco', ['twice'], progress=False)
     for text in ('<annotation>', '<?xml version="1.0" encoding="nonsense"?><a/>'):
         (root / 'Annotations' / 'b.xml').write_text(text)
         with pytest.raises(ValueError, match=r'b\.xml is no XML'):
