@@ -27,7 +27,7 @@ def evaluation_record(
     Raises:
         ValueError: If the evaluation was not ``classwise``.
     """
-    values = {key.split('/')[-1]: value for key, value in metrics.items()}
+    values = _without_prefix(metrics)
     if 'bbox_mAP' not in values:
         return {
             **dict.fromkeys(_ALWAYS, 0.0),
@@ -46,6 +46,20 @@ def evaluation_record(
     }
     record['class_AP'] = {name: _ap(values[f'{name}_precision']) for name in classes}
     return record
+
+
+def _without_prefix(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Keys without what an evaluator puts before them, such as ``coco/``.
+
+    The slash cannot tell, because the name of a class may hold one too.
+    """
+    whole = '/bbox_mAP'
+    prefixes = [key.removesuffix(whole) + '/' for key in metrics if key.endswith(whole)]
+    values = {}
+    for key, value in metrics.items():
+        prefix = next(filter(key.startswith, prefixes), '')
+        values[key.removeprefix(prefix)] = value
+    return values
 
 
 def _ap(value: float) -> float | None:

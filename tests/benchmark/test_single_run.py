@@ -171,6 +171,22 @@ def test_metrics_are_sorted():
         evaluation_record(metrics, ['a', 'c'])
 
 
+@pytest.mark.parametrize('prefix', ['', 'coco/', 'hidden/coco/'])
+def test_classes_may_have_a_slash_in_their_names(prefix):
+    metrics = {
+        f'{prefix}bbox_mAP': 0.3,
+        f'{prefix}fork/knife_precision': 0.2,
+        f'{prefix}knife_precision': 0.4,
+        'time': 1.0,
+    }
+    assert evaluation_record(metrics, ['knife', 'fork/knife']) == {
+        'mAP': 0.3,
+        'class_AP': {'knife': 0.4, 'fork/knife': 0.2},
+    }
+    with pytest.raises(ValueError, match=r"got none of \['fork'\]"):
+        evaluation_record(metrics, ['knife', 'fork'])
+
+
 def test_a_model_that_detects_nothing_has_an_ap_of_zero():
     record = evaluation_record({}, ['a', 'b'])
     assert record['mAP'] == record['mAP_few'] == 0
