@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 from scipy.stats import bootstrap
 
 __all__ = ['paired_interval']
+
+# SciPy before 1.15 calls the generator by another name.
+_RNG = 'rng' if 'rng' in inspect.signature(bootstrap).parameters else 'random_state'
 
 
 def paired_interval(
@@ -32,6 +37,6 @@ def paired_interval(
         confidence_level=confidence,
         n_resamples=resamples,
         method='percentile',
-        rng=np.random.default_rng(0),
+        **{_RNG: np.random.default_rng(0)},
     ).confidence_interval
     return float(interval.low), float(interval.high)

@@ -1,5 +1,8 @@
+import runpy
+
 import numpy as np
 import pytest
+import scipy.stats
 
 from daal_mmdet.paired_interval import paired_interval
 
@@ -12,6 +15,18 @@ def test_interval_is_that_of_slow_resampling():
     got = paired_interval(difference)
     np.testing.assert_allclose(got, (low, high), atol=0.03)
     assert got == paired_interval(difference)
+
+
+def test_scipy_before_1_15_gives_the_same(monkeypatch):
+    new = scipy.stats.bootstrap
+    name = paired_interval.__globals__['_RNG']
+
+    def old(data, statistic, *, random_state, **options):
+        return new(data, statistic, **{name: random_state}, **options)
+
+    monkeypatch.setattr(scipy.stats, 'bootstrap', old)
+    made = runpy.run_module('daal_mmdet.paired_interval')['paired_interval']
+    assert made([0, 1, 3]) == paired_interval([0, 1, 3])
 
 
 def test_one_pair_has_no_interval():
