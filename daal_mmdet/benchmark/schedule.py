@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from mmengine.config import Config
 
 from daal_mmdet.losses.validation import check_number
@@ -40,20 +42,34 @@ def set_schedule_length(config: Config, length: int) -> None:
     check_number('schedule', length, low=1, integer=True)
     key, old = schedule_length(config)
     config.train_cfg[key] = length
-    for index, scheduler in enumerate(config.get('param_scheduler') or []):
-        for name in ('end', 'T_max', 'total_iters'):
-            if scheduler.get(name) == old:
-                scheduler[name] = length
+    for where, scheduler in _schedulers(config.get('param_scheduler')):
         by_epoch = scheduler.get('by_epoch', True)
         if by_epoch != (key == 'max_epochs'):
             continue
+        for name in ('end', 'T_max', 'total_iters'):
+            if scheduler.get(name) == old:
+                scheduler[name] = length
         for name in ('begin', 'end', 'T_max', 'milestones'):
             marks = scheduler.get(name)
             marks = marks if isinstance(marks, list | tuple) else [marks]
             late = [mark for mark in marks if mark is not None and mark > length]
             if late or (name == 'milestones' and marks != [None] and length != old):
                 raise ValueError(
-                    f'schedule: {length} does not fit param_scheduler[{index}].{name}='
+                    f'schedule: {length} does not fit {where}.{name}='
                     f'{scheduler[name]}, made for {key}={old}; say in overrides what '
                     'it should be'
                 )
+
+
+def _schedulers(
+    value: object, where: str = 'param_scheduler'
+) -> Iterator[tuple[str, dict]]:
+    """Each with its place; MMEngine takes one, a list, or either by optimizer."""
+    if isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _schedulers(item, f'{where}[{index}]')
+    elif isinstance(value, dict) and 'type' in value:
+        yield where, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _schedulers(item, f'{where}.{name}')

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 from mmengine.config import Config
@@ -41,6 +42,41 @@ def test_overrides_and_length_come_before_the_variants(spec):
     assert three.length == ('max_epochs', 8)
     warm_up, cosine = three.config.param_scheduler
     assert (warm_up.end, cosine.end, cosine.T_max) == (50, 8, 8)
+
+
+def test_a_warm_up_of_as_many_iterations_as_epochs_keeps_its_length():
+    def config(**train_cfg):
+        warm_up = dict(type='LinearLR', by_epoch=False, begin=0, end=100)
+        cosine = dict(type='CosineAnnealingLR', by_epoch=True, T_max=100, end=100)
+        return Config(dict(train_cfg=train_cfg, param_scheduler=[warm_up, cosine]))
+
+    for key, ends in (('max_epochs', (100, 12)), ('max_iters', (12, 100))):
+        made = config(**{key: 100})
+        set_schedule_length(made, 12)
+        assert tuple(scheduler.end for scheduler in made.param_scheduler) == ends
+
+
+@pytest.mark.parametrize(
+    ('place', 'around'),
+    [
+        ('', lambda scheduler: scheduler),
+        ('.g', lambda scheduler: dict(g=scheduler)),
+        ('.g[1]', lambda scheduler: dict(g=[dict(type='ConstantLR'), scheduler])),
+    ],
+)
+def test_a_schedule_may_be_all_that_mmengine_takes(place, around):
+    def config(**options):
+        scheduler = around(dict(type='PolyLR', **options))
+        return Config(dict(train_cfg=dict(max_epochs=100), param_scheduler=scheduler))
+
+    made = config(end=100)
+    set_schedule_length(made, 12)
+    assert made.param_scheduler == around(dict(type='PolyLR', end=12))
+    with pytest.raises(
+        ValueError,
+        match=rf'12 does not fit param_scheduler{re.escape(place)}.begin=20, made for',
+    ):
+        set_schedule_length(config(begin=20), 12)
 
 
 @pytest.mark.parametrize('suffix', ['.py', '.yaml'])
