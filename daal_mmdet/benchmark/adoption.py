@@ -73,6 +73,9 @@ def adopt_run(
     target.mkdir(parents=True, exist_ok=True)
     for path in (checkpoint, *(p.parent for p in work_dir.glob('*/vis_data'))):
         link = target / path.name
+        if link.is_symlink() and not link.exists():
+            # Of an earlier adoption, whose training lies elsewhere now.
+            link.unlink()
         if not link.exists():
             link.symlink_to(path.resolve())
     (target / ADOPTED).write_text(str(work_dir.resolve()), encoding='utf-8')

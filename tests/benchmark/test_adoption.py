@@ -51,6 +51,17 @@ def test_a_training_stands_for_the_run_that_it_equals(spec, folder, training, tr
     assert 'outside' not in benchmark_table(records[:-1], spec)
 
 
+def test_a_training_that_was_moved_is_adopted_again(spec, folder, training):
+    plan = spec.plan()
+    run = adopt_run(training, plan, folder)
+    moved = training.rename(training.with_name('moved'))
+    assert adopt_run(moved, plan, folder) is run
+    target = folder.run_folder(run)
+    assert (target / 'epoch_4.pth').samefile(moved / 'epoch_4.pth')
+    assert (target / '20260101_000000').samefile(moved / '20260101_000000')
+    assert (target / 'adopted').read_text() == str(moved)
+
+
 def test_what_does_not_fit_is_refused_with_the_reason(spec, folder, training):
     plan = spec.plan()
     with pytest.raises(ValueError, match=r'its seed is 1, the spec has \[0, 2\]'):
