@@ -99,6 +99,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f'--{name}: expected a number > 0, got {value}')
     if args.records is not None and not args.table_only:
         parser.error('--records: only with --table-only')
+    if args.records is not None and not args.records.is_file():
+        parser.error(f'--records: there is no file {str(args.records)!r}')
     return args
 
 
@@ -191,17 +193,26 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    target = folder.root / (args.name or table_folder(args, plan[0]))
-    target.mkdir(parents=True, exist_ok=True)
-    (target / f'{args.split}_table.md').write_text(table, encoding='utf-8')
-    for name, figure in benchmark_figures(
-        records, spec, folder.root, plan[0], args.split
-    ):
-        figure.savefig(target / f'{name}.png', dpi=args.dpi)
-    print(f'\n{table}\nwritten to {target}')
+    # An empty table must not replace one of an earlier call.
+    shown = any(record.get(args.split) is not None for record in records)
+    if shown:
+        target = folder.root / (args.name or table_folder(args, plan[0]))
+        target.mkdir(parents=True, exist_ok=True)
+        (target / f'{args.split}_table.md').write_text(table, encoding='utf-8')
+        for name, figure in benchmark_figures(
+            records, spec, folder.root, plan[0], args.split
+        ):
+            figure.savefig(target / f'{name}.png', dpi=args.dpi)
+        print(f'\n{table}\nwritten to {target}')
+    else:
+        print(
+            f'error: no table written: {args.records or folder.records_file} has no '
+            f'finished run on {spec.data} with a {args.split} part',
+            file=sys.stderr,
+        )
     for failure in failures:
         print(f'\nFAILED: {failure}', file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if failures or not shown else 0
 
 
 if __name__ == '__main__':

@@ -136,8 +136,6 @@ def test_tables_of_records_from_elsewhere(spec_file, tmp_path, capsys):
         record = dict(data='six images', variant=variant, seed=0, val=part, test=part)
         append_record(records, record | dict(config=f'config of {variant}'))
     arguments = [str(spec_file), '--out', str(tmp_path), '--table-only']
-    assert benchmark.main([*arguments, '--split', 'val']) == 0
-    assert 'No finished run on six images' in capsys.readouterr().out
     arguments += ['--records', str(records), '--schedule', '12']
     assert benchmark.main(arguments) == 0
     # Another schedule has a folder of its own.
@@ -150,6 +148,36 @@ def test_tables_of_records_from_elsewhere(spec_file, tmp_path, capsys):
     assert '| FocalLoss | 1 | -0.200 |' in table
     assert benchmark.main([*arguments, '--name', 'mine']) == 0
     assert (tmp_path / 'mine' / 'test_class_ap.png').is_file()
+
+
+def test_an_empty_table_replaces_none(spec_file, tmp_path, capsys):
+    records, others = tmp_path / 'ours.jsonl', tmp_path / 'theirs.jsonl'
+    part = dict(mAP=0.1, mAP_50=0.1, class_AP=dict(a=0.1, b=0.1, c=0.1))
+    for path, data in ((records, 'six images'), (others, 'elsewhere')):
+        record = dict(data=data, variant='FocalLoss', seed=0, val=None, test=part)
+        append_record(path, record)
+    arguments = [str(spec_file), '--out', str(tmp_path), '--table-only']
+    assert benchmark.main([*arguments, '--records', str(records)]) == 0
+    table = tmp_path / 'killed' / 'test_table.md'
+    before = table.read_text()
+    assert '| FocalLoss | 1 | 0.100 |' in before
+    capsys.readouterr()
+
+    for wrong, file, split in (
+        ([], tmp_path / 'runs.jsonl', 'test'),
+        (['--records', str(others)], others, 'test'),
+        (['--records', str(records), '--split', 'val'], records, 'val'),
+    ):
+        assert benchmark.main([*arguments, *wrong]) == 1
+        assert capsys.readouterr().err == (
+            f'error: no table written: {file} has no finished run on six images with '
+            f'a {split} part\n'
+        )
+    with pytest.raises(SystemExit):
+        benchmark.main([*arguments, '--records', 'typo.jsonl'])
+    assert "--records: there is no file 'typo.jsonl'" in capsys.readouterr().err
+    assert table.read_text() == before
+    assert list(table.parent.glob('*table.md')) == [table]
 
 
 def test_bad_arguments_are_named(spec_file, tmp_path, capsys):
