@@ -55,17 +55,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def curves_of(folder: Path, records: list[dict]) -> list[SchemeCurves]:
-    """Logged curves of every scheme; runs are cut to the shortest of them."""
+    """Logged curves of every scheme, at the iterations that all its runs logged.
+
+    The parts of the loss are logged from the second iteration on, a step later than
+    the whole.
+    """
     schemes = []
     for name in dict.fromkeys(record['scheme'] for record in records):
         runs = [FinishedRun(folder, r) for r in records if r['scheme'] == name]
-        stacked = {}
+        logged = {}
         for key in ('loss', 'counting_task', 'counting_lambda', 'counting_bnm'):
-            logged = [run.curve(key) for run in runs]
-            length = min(len(steps) for steps, _ in logged)
-            if length:
-                stacked[key] = np.stack([values[:length] for _, values in logged])
-                steps = logged[0][0][:length]
+            curves = [dict(zip(*run.curve(key), strict=True)) for run in runs]
+            if all(curves):
+                logged[key] = curves
+        every = [set(curve) for curves in logged.values() for curve in curves]
+        steps = np.array(sorted(set.intersection(*every)))
+        stacked = {
+            key: np.array([[curve[step] for step in steps] for curve in curves])
+            for key, curves in logged.items()
+        }
         schemes.append(
             SchemeCurves(
                 name,

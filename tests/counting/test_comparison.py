@@ -102,6 +102,17 @@ def test_a_finished_run_predicts_as_its_evaluation_did(finished):
         FinishedRun(folder, records[0] | {'work_dir': 'runs/none'})
 
 
+def test_curves_are_of_the_iterations_that_all_runs_logged(finished):
+    folder, _, records = finished
+    for scheme in plot_schemes.curves_of(folder, [*records, *records]):
+        assert scheme.iterations.tolist() == [2, 3]
+        for curve in (scheme.total, scheme.task):
+            assert curve.shape == (2, 2)
+        run = FinishedRun(folder, {r['scheme']: r for r in records}[scheme.name])
+        assert scheme.total[0].tolist() == run.curve('loss')[1][1:].tolist()
+        assert (scheme.factor is None) == (scheme.name == 'CSRNet')
+
+
 def test_the_schemes_train_differently(finished):
     folder, _, records = finished
     weights = [
