@@ -15,8 +15,8 @@ _FLOAT, _INT = 4, 8
 _DAAL_TAIL = 4
 # Sum and number of the weights of a level, in double precision.
 _LEVEL_WEIGHTS = 16
-# Counters, and the filter of the task loss, in bytes.
-_SCALARS = 88
+# Counters, the values shown, and the filter of the task loss, in bytes.
+_SCALARS = 96
 # Numbers of a box residual.
 _BOX = 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from daal_mmdet.checkpoints import why_damaged
@@ -13,14 +14,15 @@ def latest_whole_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a folder that can be read.
 
     Args:
-        folder: Work dir of a run: ``epoch_N.pth`` or ``iter_N.pth``.
+        folder: Work dir of a run: ``epoch_N.pth`` or ``iter_N.pth``. Files of other
+            names, such as a copy, do not count.
     """
-
-    def number(path: Path) -> int:
-        return int(path.stem.split('_')[-1])
-
-    found = [*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')]
-    for path in sorted(found, key=number, reverse=True):
+    numbers = {
+        path: int(match[1])
+        for path in folder.glob('*.pth')
+        if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)', path.stem))
+    }
+    for path in sorted(numbers, key=numbers.__getitem__, reverse=True):
         if why_damaged(path) is None:
             return path
     return None

@@ -138,6 +138,7 @@ def test_a_truncated_checkpoint_is_passed_over(tmp_path):
         torch.save(dict(weights=torch.rand(1000)), tmp_path / f'epoch_{epoch}.pth')
     cut = tmp_path / 'epoch_11.pth'
     cut.write_bytes(cut.read_bytes()[:1500])
+    (tmp_path / 'epoch_12_ema.pth').write_bytes(b'')
     assert latest_whole_checkpoint(tmp_path) == tmp_path / 'epoch_10.pth'
     # The folder may be that of a training that is going on.
     assert cut.stat().st_size == 1500
