@@ -104,7 +104,7 @@ class AdaptiveComposition(FilterState):
         self.pending = torch.zeros(num_counts + _BAD + 1)
         self.register_buffer('calls_per_iteration', torch.ones(()))
         # Task loss and L_bnm, to show while no iteration brings others.
-        self.register_buffer('_shown', torch.full((2,), torch.nan), persistent=False)
+        self.register_buffer('_shown', torch.zeros(2), persistent=False)
         self.log_prefix = log_prefix
         self._iteration: int | None = None
         self._loaded = False
