@@ -13,12 +13,6 @@ import daal_mmdet
 __all__ = ['code_digest', 'source_digest']
 
 _PACKAGE = Path(daal_mmdet.__file__).parent
-# Code that only moved goes by the digest that records know, else its runs would be
-# trained again. Any other change of the code makes the entry void.
-_KNOWN_AS = {
-    # ClassBalancedFocalLoss, since count_classes has a file of its own.
-    'bd5c5ffe91ff1a99': '352aba5bf531f176',
-}
 
 
 @cache
@@ -43,8 +37,7 @@ def code_digest(module: str) -> str:
         waiting += _imports(tree, name, path)
         seen[name] = source_digest(tree)
     text = repr(sorted(seen.items()))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return _KNOWN_AS.get(digest, digest)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def source_digest(tree: ast.Module) -> str:
