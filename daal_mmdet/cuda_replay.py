@@ -112,10 +112,16 @@ class _Recording:
         self._inputs = tuple(t.detach().clone() for t in inputs)
         self._graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads, such as the one that pins batches, go on using the device.
+            # A stream of its own: PyTorch's own one stays on the device of the first
+            # recording. Other threads, such as the one that pins batches, go on using
+            # the device.
             with (
                 torch.cuda.device(device),
-                torch.cuda.graph(self._graph, capture_error_mode='thread_local'),
+                torch.cuda.graph(
+                    self._graph,
+                    stream=torch.cuda.Stream(device),
+                    capture_error_mode='thread_local',
+                ),
             ):
                 self._outputs = function(*self._inputs)
         except RuntimeError as error:

@@ -11,6 +11,7 @@ from daal_mmdet import covariance_bank, cuda_replay
 from daal_mmdet.covariance_bank import CovarianceBank
 from daal_mmdet.cuda_replay import Replay, settings_of, value_with_gradient
 from daal_mmdet.losses import DAALLoss, adaptive_composition, bnm_loss
+from daal_mmdet.losses.bnm_loss import batch_nuclear_norm_loss
 
 RECORDING = cuda_replay._Recording
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -104,6 +105,18 @@ def test_ever_new_shapes_are_not_recorded(recorded):
     assert len(replay._calls) == cuda_replay._MOST_KINDS
 
 
+def test_nothing_is_recorded_for_a_gradient_that_nobody_wants(recorded):
+    logits, mask = torch.randn(6, 3), torch.ones(6, dtype=torch.bool)
+    values = []
+    for context in (torch.no_grad, torch.inference_mode, contextlib.nullcontext):
+        with context():
+            for _ in range(5):
+                value = batch_nuclear_norm_loss(logits, mask, method='newton_schulz')
+        values.append(value)
+    assert recorded.made == 0
+    assert values[0] == values[1] == values[2]
+
+
 def test_recordings_are_bounded(recorded):
     replay = Replay()
     for size in range(1, 20):
@@ -116,6 +129,7 @@ def test_what_can_not_be_recorded_says_how_to_go_without(recorded, monkeypatch):
     monkeypatch.setattr(cuda_replay, '_Recording', RECORDING)
     monkeypatch.setattr(torch.cuda, 'CUDAGraph', lambda: None)
     monkeypatch.setattr(torch.cuda, 'device', lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, 'Stream', lambda _: None)
 
     def fail(*_, **__):
         raise RuntimeError('operation not permitted when stream is capturing')

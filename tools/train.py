@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (config.get('auto_scale_lr') or {}):
             raise SystemExit(
                 '--auto-scale-lr: the config needs '
                 'auto_scale_lr=dict(base_batch_size=...), and has '

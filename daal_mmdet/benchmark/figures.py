@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,14 +32,15 @@ _LOSSES = {
     'loss_cls': 'loss_cls (each variant in the unit of its own loss)',
     'loss_bbox': 'loss_bbox',
 }
-# Names of scalars, or of how those begin that are averaged, and what they are.
+# Names of scalars, of which several are averaged, and what they are. Where a model has
+# several such losses, their places stand in the names.
 _ADAPTATION = {
-    'daal_lambda': 'lambda, proportion of BNM',
-    'daal_gain': 'K, Kalman gain of the task loss',
-    'daal_max_weight': 'largest class weight',
-    'daal_min_weight': 'smallest class weight',
-    'daal_bnm': 'BNM term before its proportion',
-    'kalman_log_det': 'log det P of the box residuals, mean over levels',
+    r'daal(_.+)?_lambda': 'lambda, proportion of BNM',
+    r'daal(_.+)?_gain': 'K, Kalman gain of the task loss',
+    r'daal(_.+)?_max_weight': 'largest class weight',
+    r'daal(_.+)?_min_weight': 'smallest class weight',
+    r'daal(_.+)?_bnm': 'BNM term before its proportion',
+    r'kalman(_.+)?_log_det_\d+': 'log det P of the box residuals, mean over levels',
 }
 
 Logs = Mapping[str, Sequence[tuple[dict, Scalars]]]
@@ -151,16 +153,16 @@ def _curves(
     return curves
 
 
-def _train_points(prefix: str, record: dict, scalars: Scalars) -> Points:
-    """A logged scalar, or the mean of those whose names go on with a level's number."""
+def _train_points(pattern: str, record: dict, scalars: Scalars) -> Points:
+    """Mean of the logged scalars of such names; of levels, those measured by then."""
     points = []
     for entry in scalars.train:
         values = [
             value
             for name, value in entry.items()
-            if name == prefix or name.removeprefix(f'{prefix}_').isdigit()
+            if re.fullmatch(pattern, name) and np.isfinite(value)
         ]
-        if values and np.isfinite(values).all():
+        if values:
             points.append((entry['step'], float(np.mean(values))))
     return points
 

@@ -113,9 +113,6 @@ class HeadAdapter:
     def after(self, arguments: Mapping[str, Any], result: Any) -> None:
         """See what the method has returned."""
 
-    def iteration_done(self) -> None:
-        """See the end of an iteration."""
-
     def announce(self, calls: Sequence[Call], skip_empty: bool = False) -> None:
         """Announce the coming calls to all active trackers.
 

@@ -121,8 +121,6 @@ class KalmanCovarianceHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Step the filters and show what they know."""
-        for adapter in self._adapters:
-            adapter.iteration_done()
         for name, tracker in self.trackers.items():
             tracker.step()
             values = tracker.bank.mean_log_det()

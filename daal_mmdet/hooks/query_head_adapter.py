@@ -39,8 +39,8 @@ class DETRHeadAdapter(HeadAdapter):
         super().__init__(head, trackers, model)
         self._layer = 0
 
-    def iteration_done(self) -> None:
-        """Begin with the first layer again."""
+    def outputs(self, outputs: Any) -> None:
+        """Begin with the first layer again: an iteration may have several passes."""
         self._layer = 0
 
     def after(self, arguments: Mapping[str, Any], result: Any) -> None:

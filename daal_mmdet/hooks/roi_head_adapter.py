@@ -88,6 +88,7 @@ def _find_owner(
         if isinstance(heads, nn.ModuleList):
             pairs = list(zip(heads, extractor, strict=True))
         for own, of in pairs:
-            if own is head:
+            # torch.compile puts the head into another module.
+            if getattr(own, '_orig_mod', own) is head:
                 return module, of if hasattr(of, 'map_roi_levels') else None
     return None, None

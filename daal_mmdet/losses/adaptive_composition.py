@@ -122,7 +122,7 @@ class AdaptiveComposition(FilterState):
         if self.proportion is not None:
             self.proportion.restart()
 
-    def begin_call(self, feeds: bool) -> int | None:
+    def begin_call(self, feeds: bool) -> bool:
         """End the iteration before if this call is the first of another.
 
         The first call of a training has none before it, unless it resumes another.
@@ -131,18 +131,29 @@ class AdaptiveComposition(FilterState):
             feeds: Whether this call will feed the filters.
 
         Returns:
-            The running iteration, for :meth:`end_call`; None with no runner.
+            Whether the call is an iteration of its own, as with no runner; for
+            :meth:`end_call`.
         """
+        alone, starts, ends = self._look_at_the_iteration(feeds)
+        if starts:
+            self.restart()
+        elif ends:
+            self._end_iteration()
+        return alone
+
+    # A compiled loss leaves its graph here to read: inside it would be compiled again
+    # for each number of an iteration.
+    @torch.compiler.disable
+    def _look_at_the_iteration(self, feeds: bool) -> tuple[bool, bool, bool]:
+        """Whether there is no runner, a training starts, an iteration has ended."""
         iteration = current_iteration()
-        if feeds and iteration != self._iteration:
-            # A checkpoint that is only loaded leaves mmengine's counter at 0.
-            resumes = self._loaded and iteration != 0
-            if self._iteration is None and not resumes:
-                self.restart()
-            else:
-                self._end_iteration()
-            self._iteration = iteration
-        return iteration
+        if not feeds or iteration == self._iteration:
+            return iteration is None, False, False
+        # A checkpoint that is only loaded leaves mmengine's counter at 0.
+        resumes = self._loaded and iteration != 0
+        starts = self._iteration is None and not resumes
+        self._iteration = iteration
+        return iteration is None, starts, not starts
 
     def compose(self, task: Tensor, bnm: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Mix the terms of a call.
@@ -167,7 +178,7 @@ class AdaptiveComposition(FilterState):
     @torch.no_grad()
     def end_call(
         self,
-        iteration: int | None,
+        alone: bool,
         task: Tensor,
         bnm: Tensor | None,
         counts: Tensor | None = None,
@@ -176,7 +187,7 @@ class AdaptiveComposition(FilterState):
         """Add what a call tells to the iteration's sums, which stay finite.
 
         Args:
-            iteration: What :meth:`begin_call` returned.
+            alone: What :meth:`begin_call` returned.
             task: L_task.
             bnm: L_bnm as :meth:`compose` returned it.
             counts: Further sums of a subclass, up to (num_counts,).
@@ -190,7 +201,7 @@ class AdaptiveComposition(FilterState):
             (self.pending,),
             (has_bnm,),
         )
-        if iteration is None:
+        if alone:
             self._end_iteration()
 
     def _add_call(

@@ -92,7 +92,9 @@ def batch_nuclear_norm_loss(
     check_choice('method', method, METHODS)
     settings = normalization, method
     loss = partial(_normalized_norm, normalization=normalization, method=method)
-    if mask is None or method not in _REPLAYED_METHODS or not replayable(logits):
+    differentiated = torch.is_grad_enabled() and logits.requires_grad
+    replays = method in _REPLAYED_METHODS and replayable(logits)
+    if mask is None or not differentiated or not replays:
         return loss(logits, mask)
     return value_with_gradient(_replay, loss, logits, (mask,), settings)
 

@@ -122,7 +122,7 @@ class CountingLoss(AdaptiveComposition):
         if pred.dtype != torch.float64:
             pred = pred.float()
         feeds = self.training and torch.is_grad_enabled() and len(pred) > 0
-        iteration = self.begin_call(feeds)
+        alone = self.begin_call(feeds)
         error = pred - target
         if mask is not None:
             error = torch.where(mask > 0, error, 0.0)
@@ -135,5 +135,5 @@ class CountingLoss(AdaptiveComposition):
             )
         loss, bnm = self.compose(task, bnm)
         if feeds:
-            self.end_call(iteration, task, bnm)
+            self.end_call(alone, task, bnm)
         return self.loss_weight * loss

@@ -220,7 +220,10 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         """End the iteration before, also where the head will not call the loss.
 
         YOLOX does not without positives; other ranks that do would wait for this one.
+        A decoder's layers are counted anew: semi-supervised models have several passes
+        an iteration, of other images.
         """
+        self._calls = 0
         known = current_iteration() is not None and self.num_classes is not None
         if known and self.training and torch.is_grad_enabled():
             self.begin_call(feeds=True)
@@ -278,7 +281,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         # A sampler's call overrides the reduction to 'none'; some heads always do so.
         rows_asked = reduction == 'none' and reduction_override is not None
         feeds = self.training and torch.is_grad_enabled() and not rows_asked
-        iteration = self.begin_call(feeds)
+        alone = self.begin_call(feeds)
         kind = self.rules.kind_of_call(self._calls) if feeds else FULL_CALL
         balance = None
         if self.class_balance is not None and kind.balances:
@@ -303,7 +306,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
             if self.rules.repeats:
                 self._calls += 1
             self.end_call(
-                iteration,
+                alone,
                 task,
                 bnm,
                 targets.class_counts() if counted else None,

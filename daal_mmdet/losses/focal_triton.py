@@ -176,7 +176,9 @@ if triton is not None:
         if GAMMAS:
             g = tl.load(gammas + column, mask=in_column, other=0.0).to(tl.float32)
             slope += g[None, :] * rise
-            modulator = tl.exp(g[None, :] * log_p)
+            # An exponent of 0 and a p of 0 make 1, as elsewhere.
+            power = tl.where(g[None, :] == 0.0, 0.0, g[None, :] * log_p)
+            modulator = tl.exp(power)
         elif GAMMA == 0:
             modulator = tl.full((HEIGHT, WIDTH), 1.0, tl.float32)
         elif GAMMA == 2:

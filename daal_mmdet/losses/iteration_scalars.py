@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ['IterationScalars', 'check_prefix', 'current_iteration']
 
 
-# The one place where a compiled loss leaves its graph to read.
+# A compiled loss leaves its graph to read.
 @torch.compiler.disable
 def current_iteration() -> int | None:
     """The running iteration as ``RuntimeInfoHook`` keeps it; None with no runner."""
@@ -54,7 +54,8 @@ class IterationScalars:
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         host.copy_(values, non_blocking=True)
         done = torch.cuda.Event()
-        done.record()
+        # The current device may be another one.
+        done.record(torch.cuda.current_stream(values.device))
         self._in_flight = names, host, done
 
     def _publish(self, names: list[str], values: Tensor) -> None:

@@ -76,7 +76,7 @@ def _climb(module: nn.Module) -> tuple[nn.Module, list[str]]:
     while module in _owners:
         reference, name = _owners[module]
         owner = reference()
-        if owner is None or is_model_wrapper(owner) or name == '_orig_mod':
+        if owner is None or is_model_wrapper(owner):
             break
         module = owner
         names.insert(0, name)
@@ -84,6 +84,11 @@ def _climb(module: nn.Module) -> tuple[nn.Module, list[str]]:
 
 
 def _note(owner: nn.Module, name: str, module: nn.Module | None) -> None:
+    # What torch.compile returns holds the module under this name: it owns nothing, and
+    # stands for the module where it is put itself.
+    if name == '_orig_mod':
+        return
+    module = getattr(module, '_orig_mod', module)
     if isinstance(module, PlacedModule):
         module.placed(owner, name)
     if module is not None:

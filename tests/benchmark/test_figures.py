@@ -16,6 +16,9 @@ def write_log(folder, level, ends, validate=True):
         entry = dict(loss=2.0, loss_cls=level / step, loss_bbox=1.0, step=step)
         entry |= dict(daal_lambda=0.05 - level / step)
         entry |= {'kalman_log_det_0': -1.0, 'kalman_log_det_1': -3.0 - level}
+        entry |= {f'kalman_rpn_head.loss_bbox_log_det_{i}': -2.75 for i in range(2)}
+        # A level that was never measured.
+        entry['kalman_log_det_2'] = float('nan')
         lines.append(entry)
         if step % 20 == 0 and validate:
             ap = {f'coco/{name}_precision': level / 10 for name in ('cat', 'cow')}
@@ -70,7 +73,7 @@ def test_all_figures_of_finished_runs(spec, records, tmp_path):
     np.testing.assert_allclose(
         proportion.lines[0].get_ydata(), 0.05 - 1.5 / steps, atol=1e-12
     )
-    # The mean of -1 and -4.5, over the levels of the head and the seeds.
+    # The mean of -1 and -4.5, over the levels of the heads and the seeds.
     np.testing.assert_allclose(log_det.lines[0].get_ydata(), -2.75)
 
     mAP, rare = figures['val_curve'].axes

@@ -171,6 +171,19 @@ def test_rois_are_told_apart_by_level_and_class(shipped_config):
         }
 
 
+@pytest.mark.parametrize('compiled', [False, True])
+def test_a_compiled_box_head_has_the_levels_of_its_extractor(shipped_config, compiled):
+    config = shipped_config('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    config.model.roi_head.bbox_head.loss_bbox = SMOOTH_L1
+    model = build(config, 'roi_head')
+    roi_head = model['roi_head']
+    if compiled:
+        roi_head.bbox_head = torch.compile(roi_head.bbox_head, backend='eager')
+    hook, _ = connect(model)
+    (adapter,) = hook._adapters
+    assert adapter._num_levels == 4
+
+
 def test_roi_levels_keep_the_order_of_the_rows(shipped_config):
     config = shipped_config('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
     config.model.roi_head.bbox_head.loss_bbox = SMOOTH_L1
@@ -226,12 +239,13 @@ def test_detr_layers_and_queries(shipped_config):
                     flat = layer.reshape(-1, 4)[call['rows']]
                     torch.testing.assert_close(call['pred'], flat)
             recorder.calls.clear()
-        # The layers are counted anew in the next iteration.
-        for adapter in hook._adapters:
-            adapter.iteration_done()
+        # A pass that trains nothing, such as that of a validation loss.
+        with torch.no_grad():
+            head.loss(hidden, make_samples())
     for tracker in hook.trackers.values():
         tracker.step()
         assert tracker.bank.visits.sum() == 36
+        assert tracker.bank.levels == [(1, 1, 10)] * 3
 
 
 def test_batches_without_boxes(shipped_config):

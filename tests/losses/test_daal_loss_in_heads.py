@@ -179,6 +179,20 @@ def test_scores_and_accuracy_of_a_sigmoid_box_head():
     assert accuracy['acc_classes'].item() == 100.0
 
 
+def test_a_compiled_loss_keeps_what_it_knows_of_its_head():
+    head = build({**ROI_HEAD, 'loss_cls': SIGMOID})
+    loss = head.loss_cls
+    known = loss.rules, loss.custom_activation, len(head._forward_pre_hooks)
+    compiled = torch.compile(loss, backend='eager')
+    assert (loss.rules, loss.custom_activation, len(head._forward_pre_hooks)) == known
+    head.loss_cls = compiled
+    assert (loss.rules, loss.custom_activation, len(head._forward_pre_hooks)) == known
+    # Also one that is compiled before it is put there.
+    other = build({**ROI_HEAD, 'loss_cls': SIGMOID})
+    other.loss_cls = torch.compile(MODELS.build(SIGMOID), backend='eager')
+    assert other.loss_cls._orig_mod.rules == loss.rules
+
+
 def test_a_sigmoid_box_head_predicts_its_classes():
     head = build({**ROI_HEAD, 'loss_cls': SIGMOID}).eval()
     logits = torch.full((1, 5), -9.0)
@@ -281,12 +295,12 @@ def calls_of(loss):
         targets_of.append(targets)
         return task_term(pred, targets, *args)
 
-    def spy_on_end(iteration, task, bnm, counts=None, has_bnm=True):
+    def spy_on_end(alone, task, bnm, counts=None, has_bnm=True):
         kind, of_call = kinds[-1], targets_of[-1].class_counts()
         assert has_bnm == kind.bnm
         assert (counts is not None) == kind.counts
         calls.append((kind, bnm is not None, of_call.tolist()))
-        end_call(iteration, task, bnm, counts, has_bnm)
+        end_call(alone, task, bnm, counts, has_bnm)
 
     loss.rules = Rules(*loss.rules)
     loss.task_term.forward, loss.end_call = spy_on_task, spy_on_end
@@ -317,6 +331,18 @@ def test_decoder_layers_count_their_objects_once(hub, sigmoid):
     assert [kind.counts for kind, *_ in kinds[LAYERS:]] == [True, False, False]
     assert head.loss_cls.class_balance.num_measurements == 1
     assert head.loss_cls.calls_per_iteration == LAYERS
+
+
+def test_a_second_pass_of_an_iteration_begins_with_its_first_layer(hub):
+    """Semi-supervised models have one of labelled images and one of pseudo labels."""
+    hub.update_info('iter', 0)
+    loss = dict(DAAL, use_sigmoid=True)
+    head = build({'type': 'DETRHead', **QUERY_HEAD, 'loss_cls': loss})
+    kinds = calls_of(head.loss_cls)
+    for _ in range(2):
+        head.loss(torch.randn(LAYERS, 2, QUERIES, 8), samples())
+    assert [kind.counts for kind, *_ in kinds] == 2 * [True, False, False]
+    assert counted(head.loss_cls) == [0, 4, 0, 8]
 
 
 def references():

@@ -113,6 +113,19 @@ def test_graph_breaks_only_at_the_message_hub(use_sigmoid):
     assert places <= {'begin_call', '_end_iteration'}, explained.break_reasons
 
 
+def test_a_compiled_loss_is_not_compiled_again_for_each_iteration(hub):
+    torch._dynamo.reset()
+    compiled = torch.compile(DAALLoss(use_sigmoid=True), backend='aot_eager')
+    graphs = []
+    for k in range(6):
+        hub.update_info('iter', k)
+        pred = torch.randn(N, C, requires_grad=True)
+        compiled(pred, torch.randint(0, C + 1, (N,)), torch.ones(N)).backward()
+        graphs.append(torch._dynamo.utils.counters['stats']['unique_graphs'])
+    assert graphs[0] > 0
+    assert graphs[-1] == graphs[-3], graphs
+
+
 @pytest.mark.parametrize('use_sigmoid', [True, False])
 def test_compiled_loss_is_the_eager_loss(use_sigmoid):
     """With no runner the filters change between the forward and the backward pass."""

@@ -67,7 +67,7 @@ def in_child(code: str, *args: object, interpret: bool) -> str:
 def filled(options: dict, num_classes: int) -> dict:
     if options['gamma'] is not None:
         return options
-    return {**options, 'gamma': 0.5 * (1 + torch.arange(num_classes) % 4)}
+    return {**options, 'gamma': 0.5 * (torch.arange(num_classes) % 4)}
 
 
 def make_cases() -> list[dict]:

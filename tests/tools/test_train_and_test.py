@@ -170,6 +170,11 @@ def test_the_first_start_with_resume_loads_what_the_config_says(
         ),
         (
             train_tool,
+            ['{}', '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
+            '--auto-scale-lr: the config needs .* has auto_scale_lr=None',
+        ),
+        (
+            train_tool,
             ['{}', '--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'],
             "--amp: expected .*, got 'ApexOptimWrapper'",
         ),
