@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from mmcv.ops import nms
 
 from daal_mmdet.visualization.running_mean import running_mean
 
@@ -85,8 +86,8 @@ def draw_comparison(runs: Sequence[TrainedRun], classes: Sequence[str],
         groups: (C,) group of each class: ``few``, ``medium`` or ``many``.
         examples: Images for the lower half; empty leaves it out.
         title: Heading of the figure.
-        min_score: Detections below this score are not drawn, nor are more than the
-            15 best of an image.
+        min_score: Only detections of a higher score are drawn: of those on one object,
+            whatever their classes, the best, and no more than the 15 best of an image.
 
     Returns:
         A figure of its own, outside pyplot's state; save it with ``savefig``.
@@ -191,8 +192,9 @@ def _draw_examples(figure: SubFigure, runs: Sequence[TrainedRun],
             _draw_boxes(axes, boxes, example, classes, groups, min_score)
     for row, name in enumerate(titles):
         grid[row, 0].set_ylabel(name, fontsize=12, fontweight='bold')
-    figure.suptitle(f'Detections with a score of at least {min_score:g} on validation '
-                    'images that hold objects of the few classes', fontsize=12)
+    figure.suptitle(f'Best detection of each place, with a score above {min_score:g}, '
+                    'on validation images that hold objects of the few classes',
+                    fontsize=12)
     figure.legend(handles=[
         Patch(facecolor=_FEW_COLOR, edgecolor='black', label='few class'),
         Patch(facecolor=_OTHER_COLOR, edgecolor='black', label='other class'),
@@ -208,8 +210,9 @@ def _draw_boxes(axes: Axes, boxes: Boxes, example: Example, classes: Sequence[st
     if scores is None:
         shown = range(len(boxes.labels))
     else:
-        best = np.argsort(-scores, kind='stable')[:_MAX_BOXES]
-        shown = [int(i) for i in best if scores[i] >= min_score]
+        # Several classes on one object would cover each other.
+        _, shown = nms(boxes.xyxy.astype(np.float32), scores.astype(np.float32),
+                       _MATCH_IOU, score_threshold=min_score, max_num=_MAX_BOXES)
     for index in shown:
         x0, y0, x1, y1 = boxes.xyxy[index]
         label = int(boxes.labels[index])

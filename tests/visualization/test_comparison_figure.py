@@ -87,6 +87,16 @@ def test_examples_mark_wrong_detections_and_leave_out_weak_ones(runs, example):
     assert {p.get_linestyle() for p in wrong.patches} == {':'}
 
 
+def test_of_the_detections_on_one_object_the_best_is_drawn(runs, example):
+    place = example.truth.xyxy[:1]
+    boxes = Boxes(np.concatenate([place, place + 2, example.truth.xyxy[1:]]),
+                  np.array([1, 2, 1]), np.array([0.4, 0.6, 0.5]))
+    example = Example(example.image, example.truth, (boxes, boxes))
+    figure = draw_comparison(runs, CLASSES, COUNTS, GROUPS, [example], 'x')
+    texts = [text.get_text() for text in figure.axes[3].texts]
+    assert texts == ['star 0.60', 'ring 0.50']
+
+
 def test_no_boxes_and_many_classes_can_be_drawn(tmp_path):
     number = 90
     empty = Boxes(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
