@@ -21,7 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Train the same small RetinaNet with FocalLoss and with DAALLoss, '
         'print the AP of few, medium and many classes and draw a figure. Takes about '
-        '7 minutes on 2 cores with the generated data set.')
+        '6 minutes on 2 cores with the generated data set.')
     parser.add_argument(
         '--data', type=Path, metavar='DIR',
         help='a data set in COCO format: annotations/{train,val}.json or '
