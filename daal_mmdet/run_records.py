@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ['append_record', 'read_records']
+__all__ = ['append_record', 'last_of_each', 'read_records']
 
 
 def read_records(path: Path) -> list[dict]:
@@ -30,6 +30,12 @@ def read_records(path: Path) -> list[dict]:
                     f'{path}: line {number} is no JSON: {line!r}'
                 ) from error
     return records
+
+
+def last_of_each(records: Iterable[dict], keys: Sequence[str]) -> list[dict]:
+    """Of the records that agree in ``keys`` the last, in the order of the first."""
+    runs = {tuple(record[key] for key in keys): record for record in records}
+    return list(runs.values())
 
 
 def append_record(path: Path, record: Mapping) -> None:

@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from daal_mmdet.benchmark.config_hash import config_hash
-from daal_mmdet.run_records import append_record, read_records
+from daal_mmdet.run_records import append_record, last_of_each, read_records
 
 __all__ = ['RECORDS', 'latest_records', 'run_schemes', 'train_once']
 
@@ -91,11 +91,7 @@ def latest_records(folder: Path) -> list[dict]:
     Of several with one scheme, fold and seed the last counts.
     """
     keys = ('scheme', 'fold', 'seed')
-    runs = {
-        tuple(record[key] for key in keys): record
-        for record in read_records(folder / RECORDS)
-    }
-    return list(runs.values())
+    return last_of_each(read_records(folder / RECORDS), keys)
 
 
 def train_once(config: Config, work_dir: Path) -> dict:

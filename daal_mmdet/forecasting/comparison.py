@@ -13,7 +13,7 @@ from mmengine.runner import Runner, load_checkpoint
 
 from daal_mmdet.forecasting.series_windows import SPLITS
 from daal_mmdet.losses.validation import check_choice
-from daal_mmdet.run_records import append_record, read_records
+from daal_mmdet.run_records import append_record, last_of_each, read_records
 
 __all__ = ['TARGET_NOISE', 'latest_records', 'run_comparison', 'train_once']
 
@@ -91,11 +91,7 @@ def latest_records(folder: Path) -> list[dict]:
     into the folder of those before it.
     """
     keys = ('loss', 'condition', 'seed', 'split')
-    runs = {
-        tuple(record[key] for key in keys): record
-        for record in read_records(folder / _RECORDS)
-    }
-    return list(runs.values())
+    return last_of_each(read_records(folder / _RECORDS), keys)
 
 
 def train_once(config: Config, work_dir: Path) -> tuple[dict[str, float], Path]:
