@@ -103,7 +103,10 @@ def main(argv: list[str] | None = None) -> None:
     folds = (args.folds or list(FOLDS)) if has_folds else [None]
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     if args.report:
-        records = latest_records(args.out)
+        try:
+            records = latest_records(args.out)
+        except ValueError as error:
+            raise SystemExit(f'--report: {error}') from error
         if not records:
             raise SystemExit(f'--report: there are no runs in {args.out}')
     else:

@@ -44,7 +44,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error('name a picture to write: --curves or --grid')
     if args.rows < 1:
         parser.error(f'--rows: expected a number > 0, got {args.rows}')
-    args.records = latest_records(args.folder)
+    try:
+        args.records = latest_records(args.folder)
+    except ValueError as error:
+        parser.error(str(error))
     if not args.records:
         parser.error(f'there are no runs in {args.folder}')
     known = list(dict.fromkeys(record['scheme'] for record in args.records))

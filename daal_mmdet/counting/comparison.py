@@ -89,9 +89,22 @@ def latest_records(folder: Path) -> list[dict]:
     """Finished runs of a comparison, whatever their configuration is.
 
     Of several with one scheme, fold and seed the last counts.
+
+    Raises:
+        ValueError: If runs of one fold are left that had different data.
     """
     keys = ('scheme', 'fold', 'seed')
-    return last_of_each(read_records(folder / RECORDS), keys)
+    latest = last_of_each(read_records(folder / RECORDS), keys)
+    first_of_fold: dict[int | None, dict] = {}
+    for record in latest:
+        first = first_of_fold.setdefault(record['fold'], record)
+        if record.get('data') != first.get('data'):
+            one, other = (f'{r["scheme"]}, seed {r["seed"]}' for r in (first, record))
+            raise ValueError(
+                f'{folder / RECORDS}: expected runs of the same data, got others for '
+                f'({one}) and ({other}); give each data set a folder of its own'
+            )
+    return latest
 
 
 def train_once(config: Config, work_dir: Path) -> dict:

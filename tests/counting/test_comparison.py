@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -23,7 +24,7 @@ from daal_mmdet.counting.crowd_scenes import (
     write_ucf_cc_50_layout,
 )
 from daal_mmdet.counting.finished_run import FinishedRun
-from daal_mmdet.run_records import read_records
+from daal_mmdet.run_records import append_record, read_records
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'counting'
 SMALL = ['model.width=0.0625', 'train_cfg.max_iters=2']
@@ -206,6 +207,29 @@ def test_another_data_set_is_another_run_and_a_copy_elsewhere_is_not(
     path.write_text(json.dumps(first[0]) + '\n')
     run(part_b)
     assert len(trained) == 5
+
+
+def test_a_report_refuses_runs_of_several_data_sets(tmp_path, capsys):
+    runs = [record(scheme, None, 5.0) for scheme in 'aba']
+    runs[2]['seed'] = 1
+    for run, data in zip(runs, ('one', 'one', 'other'), strict=True):
+        append_record(tmp_path / 'runs.jsonl', run | {'data': data})
+    text = (
+        f'{tmp_path / "runs.jsonl"}: expected runs of the same data, got others for '
+        '(a, seed 0) and (a, seed 1); give each data set a folder of its own'
+    )
+    with pytest.raises(ValueError, match=re.escape(text)):
+        latest_records(tmp_path)
+    plain = str(CONFIGS / 'csrnet_small_shanghaitech_b.py')
+    with pytest.raises(SystemExit, match=re.escape(f'--report: {text}')):
+        count_crowds.main([plain, '--report', '--out', str(tmp_path)])
+    with pytest.raises(SystemExit):
+        plot_schemes.main([str(tmp_path), '--grid', str(tmp_path / 'grid.png')])
+    assert text in capsys.readouterr().err
+    # The folds of a data set hold different images; runs of one fold do not.
+    append_record(tmp_path / 'runs.jsonl', runs[2] | {'data': 'one'})
+    append_record(tmp_path / 'runs.jsonl', record('a', 3, 5.0) | {'data': 'fold'})
+    assert len(latest_records(tmp_path)) == 4
 
 
 def test_a_run_that_diverged_is_a_result(tmp_path, part_b, monkeypatch):
