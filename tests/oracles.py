@@ -88,6 +88,16 @@ def softmax_focal(logits, targets, gamma, alpha, class_weight=None):
     return loss
 
 
+def confusion(logits, targets, class_weight):
+    """Cross entropy among the classes, of rows that hold an object."""
+    log_p = log_softmax(logits)
+    targets, class_weight = np.asarray(targets), np.asarray(class_weight)
+    total = 0.0
+    for i, c in np.ndindex(*log_p.shape):
+        total -= class_weight[c] * targets[i, c] * log_p[i, c]
+    return total
+
+
 # --- nuclear norm ---------------------------------------------------------------------
 def nuclear_norm(matrix):
     """Sum of singular values, and the polar factor U V^T of the non-null directions."""

@@ -15,6 +15,7 @@ from daal_mmdet.losses.bnm_loss import (
     choose_rows,
 )
 from daal_mmdet.losses.class_balance import ClassBalance, check_options
+from daal_mmdet.losses.confusion import confusion_loss
 from daal_mmdet.losses.head_aware_loss import HeadAwareLoss
 from daal_mmdet.losses.head_rules import FULL_CALL
 from daal_mmdet.losses.iteration_scalars import current_iteration
@@ -43,7 +44,8 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
     learning", IET Image Processing 17(2), 2023). Three parts:
 
     * L_task: focal loss (``use_sigmoid=True``) or focal cross entropy, whose positive
-      term carries a weight per class from :class:`ClassBalance`.
+      term carries a weight per class from :class:`ClassBalance`; on request with
+      :func:`confusion_loss` beside it.
     * L_bnm: batch nuclear-norm maximization over the foreground rows, see
       :func:`batch_nuclear_norm_loss`. A head that calls its loss once a level gets the
       mean over the calls of an iteration, as many as the iteration before had.
@@ -103,9 +105,13 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         bnm_adaptive: Whether the Kalman gain scales ``bnm_weight``.
         bnm_normalization: 'bound', 'batch' or 'rank'.
         bnm_method: 'auto', 'svd', 'gram', 'newton_schulz' or 'fast'.
-        bnm_max_rows: More foreground rows than this are thinned out evenly, > 0.
+        bnm_max_rows: More foreground rows than this are thinned out evenly, > 0, for
+            L_bnm and the confusion term.
         class_balance: Options of :class:`ClassBalance` (``tau, kappa, max_weight,
             floor, process_noise``); None switches it off.
+        confusion_weight: Weight, >= 0, of the cross entropy among the classes that
+            :func:`confusion_loss` adds to L_task on rows that hold an object, with the
+            weights of their classes (sigmoid only). Reduction 'none' leaves it out.
         update_cycle: Iterations between updates of the proportion; None predicts them.
         update_fraction: Predicted change of the task loss that calls for an update.
         update_cycle_range: Smallest and largest predicted cycle, in iterations.
@@ -144,6 +150,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         bnm_method: str = 'auto',
         bnm_max_rows: int = 1024,
         class_balance: dict | None = {},  # noqa: B006 - read, never changed
+        confusion_weight: float = 0.0,
         update_cycle: int | None = None,
         update_fraction: float = 0.1,
         update_cycle_range: Sequence[int] = (1, 100),
@@ -166,6 +173,12 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         check_choice('bnm_method', bnm_method, METHODS)
         check_number('bnm_max_rows', bnm_max_rows, low=1, integer=True)
         check_options(class_balance)
+        check_number('confusion_weight', confusion_weight, low=0)
+        if confusion_weight > 0 and not use_sigmoid:
+            raise ValueError(
+                'confusion_weight: expected 0 with use_sigmoid=False, whose softmax '
+                f'compares the classes already, got {confusion_weight!r}'
+            )
         balance = None
         if class_balance is not None:
             balance = ClassBalance(num_classes, **class_balance)
@@ -201,6 +214,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         self.bnm_normalization = bnm_normalization
         self.bnm_method = bnm_method
         self.bnm_max_rows = bnm_max_rows
+        self.confusion_weight = confusion_weight
         self._calls = 0
 
     def placed(self, owner: nn.Module, name: str) -> None:
@@ -286,11 +300,23 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         balance = None
         if self.class_balance is not None and kind.balances:
             balance = snapshot(self.class_balance(C))
+        has_bnm = self.bnm_weight > 0 and kind.bnm and reduction != 'none'
+        # Of class-agnostic proposals there are no classes to confuse.
+        confuses = self.confusion_weight > 0 and kind.balances and reduction != 'none'
         take = taken = bnm = None
-        if self.bnm_weight > 0 and kind.bnm and reduction != 'none':
-            take, taken = choose_rows(targets.foreground(), self.bnm_max_rows)
+        if has_bnm or confuses:
+            foreground = targets.foreground()
+            take, taken = choose_rows(foreground, self.bnm_max_rows)
         task, rows = self.task_term(pred, targets, balance, reduction, avg_factor, take)
-        if rows is not None:
+        if confuses:
+            confusion = confusion_loss(
+                self.task_term.class_logits(rows), targets.of_rows(take), taken, balance
+            )
+            # Rows that were thinned out have others stand for them.
+            share = foreground.sum() / taken.sum().clamp(min=1)
+            divisor = self.task_term.divisor(pred, targets, reduction, avg_factor)
+            task = task + self.confusion_weight * share * confusion / divisor
+        if has_bnm:
             bnm = batch_nuclear_norm_loss(
                 self.task_term.class_logits(rows),
                 taken,

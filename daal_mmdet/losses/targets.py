@@ -46,6 +46,22 @@ class Targets(NamedTuple):
             return self.counted & (self.soft[:, C] < 0.5)
         return self.counted & (self.soft > 0).any(dim=1)
 
+    def of_rows(self, index: Tensor) -> Tensor:
+        """Target of some rows for each class, times the row's weight, (K, C)."""
+        C = self.num_classes
+        if self.soft is not None:
+            rows = self.soft[index, :C]
+        else:
+            assert self.labels is not None
+            rows = torch.zeros(len(index), C + 1, device=index.device)
+            rows = rows.scatter_(1, self.labels[index, None], 1.0)[:, :C]
+            if self.scores is not None:
+                rows = rows * self.scores[index, None]
+        if self.weight is None:
+            return rows
+        weight = self.weight[index]
+        return rows * (weight if weight.dim() > 1 else weight[:, None])
+
     def class_counts(self) -> Tensor:
         """Counted foreground samples of each class, (C,), soft ones in parts."""
         C = self.num_classes

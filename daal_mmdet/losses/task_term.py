@@ -158,9 +158,30 @@ class TaskTerm(nn.Module):
                 if reduction == 'none':
                     return elements, rows
                 total = elements.sum()
-            if reduction == 'sum':
-                return total, rows
-            return total / self._denominator(pred, targets, avg_factor), rows
+            divisor = self.divisor(pred, targets, reduction, avg_factor)
+            return total / divisor, rows
+
+    def divisor(
+        self,
+        pred: Tensor,
+        targets: Targets,
+        reduction: str,
+        avg_factor: Tensor | float | None,
+    ) -> Tensor | float:
+        """What a sum over rows is divided by, for 'sum' 1."""
+        if reduction == 'sum':
+            return 1.0
+        if avg_factor is not None:
+            if isinstance(avg_factor, Tensor):
+                # DETR's is of shape (1,).
+                avg_factor = avg_factor.reshape(())
+            # As mmdet's weight_reduce_loss, so that 0 does not divide.
+            return avg_factor + _FLOAT32_EPS
+        by_row = not self.use_sigmoid or targets.scores is not None
+        columns = 1 if by_row else pred.shape[1]
+        if self.avg_non_ignore and targets.not_ignored is not None:
+            return targets.not_ignored.sum().clamp(min=1) * columns
+        return max(len(pred), 1) * columns
 
     def class_logits(self, pred: Tensor) -> Tensor:
         """Logits of the C foreground classes, whatever form ``pred`` has, (N, C)."""
@@ -251,21 +272,6 @@ class TaskTerm(nn.Module):
         return fused_focal.sigmoid_focal_sum(
             pred, labels, gamma, alpha, weight, class_weight, scores, take
         )
-
-    def _denominator(
-        self, pred: Tensor, targets: Targets, avg_factor: Tensor | float | None
-    ) -> Tensor | float:
-        if avg_factor is not None:
-            if isinstance(avg_factor, Tensor):
-                # DETR's is of shape (1,).
-                avg_factor = avg_factor.reshape(())
-            # As mmdet's weight_reduce_loss, so that 0 does not divide.
-            return avg_factor + _FLOAT32_EPS
-        by_row = not self.use_sigmoid or targets.scores is not None
-        columns = 1 if by_row else pred.shape[1]
-        if self.avg_non_ignore and targets.not_ignored is not None:
-            return targets.not_ignored.sum().clamp(min=1) * columns
-        return max(len(pred), 1) * columns
 
     def _check_exponents(self, num_classes: int) -> None:
         size = num_classes if self.use_sigmoid else num_classes + 1

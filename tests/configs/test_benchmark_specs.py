@@ -28,6 +28,7 @@ ABLATION = [
     '+ BNM 0.05',
     '+ adaptive BNM',
     'DAALLoss',
+    'DAALLoss, confusion_weight=0.1',
     'DAALLoss, bnm_weight=0.05',
     'DAALLoss, max_weight=10',
     'DAALLoss, bnm_weight=0.05, max_weight=10',

@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -327,7 +328,9 @@ def test_adaptive_scheme_follows_the_filters_step_by_step():
 @pytest.mark.parametrize('use_sigmoid', [False, True])
 def test_gradient_of_everything_together(use_sigmoid):
     pred, labels, weight = rows(C if use_sigmoid else C + 1, num_rows=8)
-    loss = DAALLoss(use_sigmoid, bnm_weight=0.5, bnm_adaptive=False).double()
+    confusion = {'confusion_weight': 0.3} if use_sigmoid else {}
+    loss = DAALLoss(use_sigmoid, bnm_weight=0.5, bnm_adaptive=False, **confusion)
+    loss.double()
     for k in range(3):
         loss(rows(pred.shape[1], seed=k)[0].double().requires_grad_(), rows(seed=k)[1])
     loss.eval()
@@ -336,6 +339,67 @@ def test_gradient_of_everything_together(use_sigmoid):
         pred.double().requires_grad_(),
         atol=1e-4,
     )
+
+
+@pytest.mark.parametrize(
+    ('form', 'weighted'),
+    [
+        *itertools.product(['labels', 'one-hot', 'soft'], [None, 'row', 'entry']),
+        *itertools.product(['quality'], [None, 'row']),
+    ],
+)
+@pytest.mark.parametrize(
+    'call', [{}, {'avg_factor': 7.0}, {'reduction_override': 'sum'}]
+)
+@pytest.mark.parametrize('activated', [False, True])
+def test_confusion_term_of_every_form_of_target(form, weighted, call, activated):
+    pred, labels, weight = rows()
+    labels[3] = -100
+    weight[4] = 0
+    one_hot = torch.eye(C + 1)[labels.clamp(min=0)][:, :C]
+    one_hot[labels < 0] = 0
+    scores = torch.rand(N)
+    target = {
+        'labels': labels,
+        'one-hot': one_hot,
+        'soft': one_hot * scores[:, None],
+        'quality': (labels, scores),
+    }[form]
+    shares = one_hot if form in ('labels', 'one-hot') else one_hot * scores[:, None]
+    weight = {None: None, 'row': weight, 'entry': torch.rand(N, C)}[weighted]
+    if weight is not None:
+        shares = shares * (weight if weight.dim() > 1 else weight[:, None])
+    options = {'num_classes': C, 'bnm_weight': 0.0, 'activated': activated}
+    ours, plain = (
+        DAALFocalLoss(confusion_weight=v, **options).eval() for v in (0.3, 0.0)
+    )
+    balance = torch.arange(1.0, C + 1)
+    for loss in (ours, plain):
+        loss.class_balance.measured_classes.fill_(C)
+        loss.class_balance.weight.copy_(balance)
+    given = pred.sigmoid() if activated else pred
+    got = ours(given, target, weight, **call) - plain(given, target, weight, **call)
+    divisor = N if form == 'quality' else N * C
+    divisor = {'avg_factor': 7.0, 'reduction_override': 1.0}.get(*call or [''], divisor)
+    want = 0.3 * oracles.confusion(pred, shares, balance) / divisor
+    assert got.item() == pytest.approx(want, rel=1e-4)
+
+
+def test_confusion_term_of_thinned_out_rows_stands_for_all():
+    pred, labels, _ = rows()
+    pred[:], labels[:] = pred[0], 1
+    values = [
+        DAALFocalLoss(confusion_weight=0.3, bnm_max_rows=cap)(pred, labels).item()
+        for cap in (4, N)
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_confusion_term_belongs_to_a_mean_or_sum():
+    pred, labels, _ = rows()
+    call = {'reduction_override': 'none'}
+    ours = DAALFocalLoss(confusion_weight=0.3)(pred, labels, **call)
+    assert torch.equal(ours, DAALFocalLoss()(pred, labels, **call))
 
 
 def test_class_weights_act_on_the_positive_term_alone():
@@ -676,6 +740,16 @@ def test_less_than_one_sample_has_shares_too():
         ({'bnm_normalization': 'l2'}, ValueError, "bnm_normalization: .* got 'l2'"),
         ({'bnm_method': 'qr'}, ValueError, "bnm_method: .*'gram'.* got 'qr'"),
         ({'bnm_max_rows': 0}, ValueError, 'bnm_max_rows: .* >= 1, got 0'),
+        (
+            {'confusion_weight': -1, 'use_sigmoid': True},
+            ValueError,
+            'confusion_weight: .* >= 0, got -1',
+        ),
+        (
+            {'confusion_weight': 0.1},
+            ValueError,
+            'confusion_weight: expected 0 with use_sigmoid=False, .* already, got 0.1',
+        ),
         ({'class_balance': True}, TypeError, 'class_balance: expected a dict'),
         (
             {'class_balance': {'taau': 1}},

@@ -61,6 +61,7 @@ options = st.fixed_dictionaries(
         'reduction': st.sampled_from(('mean', 'sum', 'none')),
         'update_cycle': st.sampled_from((None, 1, 50)),
         'activated': st.booleans(),
+        'confusion_weight': st.sampled_from((0.0, 0.1, 1.0)),
         'class_weight': st.sampled_from((None, 0.0, 2.0, 'random', 'extreme')),
     }
 )
@@ -141,7 +142,9 @@ def test_daal_loss_is_finite(case, chosen, calls):
         case = {**case, 'factor': None}
     use_sigmoid, activated = chosen['use_sigmoid'], chosen['activated']
     weights = class_weights(chosen['class_weight'], case, use_sigmoid)
-    loss = DAALLoss(**{**chosen, 'class_weight': weights})
+    confusion = chosen['confusion_weight'] if use_sigmoid else 0.0
+    changed = {'class_weight': weights, 'confusion_weight': confusion}
+    loss = DAALLoss(**{**chosen, **changed})
     for call in range(calls):
         pred, value = forward(
             loss, {**case, 'seed': case['seed'] + call}, use_sigmoid, activated

@@ -17,6 +17,9 @@ variants = {
     },
     # The class balance alone.
     'DAALLoss': {loss_cls: dict(type='DAALLoss')},
+    'DAALLoss, confusion_weight=0.1': {
+        loss_cls: dict(type='DAALLoss', confusion_weight=0.1)
+    },
     'DAALLoss, bnm_weight=0.05': {loss_cls: dict(type='DAALLoss', bnm_weight=0.05)},
     'DAALLoss, max_weight=10': {
         loss_cls: dict(type='DAALLoss', class_balance=dict(max_weight=10.0))
