@@ -29,6 +29,7 @@ from daal_mmdet.nuclear_norm import METHODS
 __all__ = ['DAALFocalLoss', 'DAALLoss']
 
 REDUCTIONS = ('none', 'mean', 'sum')
+_CONFUSION_WEIGHT = 0.1
 
 
 @MODELS.register_module()
@@ -44,8 +45,8 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
     learning", IET Image Processing 17(2), 2023). Three parts:
 
     * L_task: focal loss (``use_sigmoid=True``) or focal cross entropy, whose positive
-      term carries a weight per class from :class:`ClassBalance`; on request with
-      :func:`confusion_loss` beside it.
+      term carries a weight per class from :class:`ClassBalance`. Beside the sigmoids
+      stands a cross entropy among the classes, see :func:`confusion_loss`.
     * L_bnm: batch nuclear-norm maximization over the foreground rows, see
       :func:`batch_nuclear_norm_loss`. A head that calls its loss once a level gets the
       mean over the calls of an iteration, as many as the iteration before had.
@@ -75,7 +76,9 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
     measurement is rank 0's alone.
 
     Deviations from the paper, which prints no normalisation, covariance or cycle: all
-    choices are stated at the three classes named above.
+    choices are stated at the classes and functions named above. Its formulas have no
+    cross entropy among the classes; ``confusion_weight=0`` goes without
+    (docs/choices.md tells what it is for).
 
     Args:
         use_sigmoid: Logits have C columns, one sigmoid each, if True; C + 1 columns,
@@ -111,7 +114,8 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
             floor, process_noise``); None switches it off.
         confusion_weight: Weight, >= 0, of the cross entropy among the classes that
             :func:`confusion_loss` adds to L_task on rows that hold an object, with the
-            weights of their classes (sigmoid only). Reduction 'none' leaves it out.
+            weights of their classes; sigmoid only. None means 0.1 for a sigmoid with
+            ``class_balance``, else 0. Reduction 'none' leaves the term out.
         update_cycle: Iterations between updates of the proportion; None predicts them.
         update_fraction: Predicted change of the task loss that calls for an update.
         update_cycle_range: Smallest and largest predicted cycle, in iterations.
@@ -150,7 +154,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         bnm_method: str = 'auto',
         bnm_max_rows: int = 1024,
         class_balance: dict | None = {},  # noqa: B006 - read, never changed
-        confusion_weight: float = 0.0,
+        confusion_weight: float | None = None,
         update_cycle: int | None = None,
         update_fraction: float = 0.1,
         update_cycle_range: Sequence[int] = (1, 100),
@@ -173,6 +177,9 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         check_choice('bnm_method', bnm_method, METHODS)
         check_number('bnm_max_rows', bnm_max_rows, low=1, integer=True)
         check_options(class_balance)
+        if confusion_weight is None:
+            balances = use_sigmoid and class_balance is not None
+            confusion_weight = _CONFUSION_WEIGHT if balances else 0.0
         check_number('confusion_weight', confusion_weight, low=0)
         if confusion_weight > 0 and not use_sigmoid:
             raise ValueError(
@@ -301,8 +308,13 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         if self.class_balance is not None and kind.balances:
             balance = snapshot(self.class_balance(C))
         has_bnm = self.bnm_weight > 0 and kind.bnm and reduction != 'none'
-        # Of class-agnostic proposals there are no classes to confuse.
-        confuses = self.confusion_weight > 0 and kind.balances and reduction != 'none'
+        # A single class, and proposals that have none, can't be confused.
+        confuses = (
+            self.confusion_weight > 0
+            and C > 1
+            and kind.balances
+            and reduction != 'none'
+        )
         take = taken = bnm = None
         if has_bnm or confuses:
             foreground = targets.foreground()

@@ -27,12 +27,14 @@ ABLATION = [
     '+ BNM 1.0',
     '+ BNM 0.05',
     '+ adaptive BNM',
+    '+ class weights',
     'DAALLoss',
-    'DAALLoss, confusion_weight=0.1',
-    'DAALLoss, bnm_weight=0.05',
-    'DAALLoss, max_weight=10',
-    'DAALLoss, bnm_weight=0.05, max_weight=10',
-    'DAALLoss, bnm_weight=0.05, UncertaintyAwareSmoothL1',
+    '+ class weights, adaptive BNM',
+    '+ class weights of up to 10',
+    '+ class weights of up to 10, adaptive BNM',
+    '+ class weights, adaptive BNM, UncertaintyAwareSmoothL1',
+    'DAALLoss, adaptive BNM',
+    'DAALLoss, UncertaintyAwareSmoothL1',
 ]
 
 

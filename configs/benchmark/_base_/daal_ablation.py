@@ -15,21 +15,36 @@ variants = {
         loss_cls: dict(
             type='DAALLoss', class_balance=None, bnm_weight=0.05, bnm_adaptive=True)
     },
-    # The class balance alone.
+    '+ class weights': {loss_cls: dict(type='DAALLoss', confusion_weight=0.0)},
+    # The default: class weights and the cross entropy among the classes.
     'DAALLoss': {loss_cls: dict(type='DAALLoss')},
-    'DAALLoss, confusion_weight=0.1': {
-        loss_cls: dict(type='DAALLoss', confusion_weight=0.1)
+    '+ class weights, adaptive BNM': {
+        loss_cls: dict(type='DAALLoss', confusion_weight=0.0, bnm_weight=0.05)
     },
-    'DAALLoss, bnm_weight=0.05': {loss_cls: dict(type='DAALLoss', bnm_weight=0.05)},
-    'DAALLoss, max_weight=10': {
-        loss_cls: dict(type='DAALLoss', class_balance=dict(max_weight=10.0))
-    },
-    'DAALLoss, bnm_weight=0.05, max_weight=10': {
+    '+ class weights of up to 10': {
         loss_cls: dict(
-            type='DAALLoss', bnm_weight=0.05, class_balance=dict(max_weight=10.0))
+            type='DAALLoss',
+            confusion_weight=0.0,
+            class_balance=dict(max_weight=10.0))
     },
-    'DAALLoss, bnm_weight=0.05, UncertaintyAwareSmoothL1': {
-        loss_cls: dict(type='DAALLoss', bnm_weight=0.05),
+    '+ class weights of up to 10, adaptive BNM': {
+        loss_cls: dict(
+            type='DAALLoss',
+            confusion_weight=0.0,
+            bnm_weight=0.05,
+            class_balance=dict(max_weight=10.0))
+    },
+    '+ class weights, adaptive BNM, UncertaintyAwareSmoothL1': {
+        loss_cls: dict(type='DAALLoss', confusion_weight=0.0, bnm_weight=0.05),
+        'model.bbox_head.loss_bbox': dict(type='UncertaintyAwareSmoothL1', beta=0.0),
+        'custom_hooks': [
+            dict(type='CheckInvalidLossHook', interval=50),
+            dict(type='KalmanCovarianceHook')
+        ]
+    },
+    'DAALLoss, adaptive BNM': {loss_cls: dict(type='DAALLoss', bnm_weight=0.05)},
+    'DAALLoss, UncertaintyAwareSmoothL1': {
+        loss_cls: dict(type='DAALLoss'),
         'model.bbox_head.loss_bbox': dict(type='UncertaintyAwareSmoothL1', beta=0.0),
         'custom_hooks': [
             dict(type='CheckInvalidLossHook', interval=50),
