@@ -288,7 +288,8 @@ def test_fixed_schemes_add_the_nuclear_norm_of_the_foreground(use_sigmoid, bnm_w
 
 def test_by_default_the_class_weights_are_all_that_adapts():
     default = DAALFocalLoss()
-    named = DAALFocalLoss(bnm_weight=0.0, class_balance={'max_weight': 3.0})
+    options = {'bnm_weight': 0.0, 'confusion_weight': 0.1}
+    named = DAALFocalLoss(class_balance={'max_weight': 3.0}, **options)
     assert default.proportion is None
     generator = torch.Generator().manual_seed(0)
     labels = torch.tensor([0] * 60 + [1, 2] + [C] * 8)
@@ -305,7 +306,10 @@ def test_adaptive_scheme_follows_the_filters_step_by_step():
     for k in range(12):
         pred, labels, _ = rows(seed=k)
         elements, _ = oracles.sigmoid_focal(pred, labels, 2.0, 0.25, weight)
-        task = elements.mean()
+        objects = labels < C
+        one_hot = np.eye(C)[labels[objects]]
+        confusion = oracles.confusion(pred[objects], one_hot, weight)
+        task = elements.mean() + 0.1 * confusion / (N * C)
         bnm = oracles.batch_nuclear_norm_loss(pred[labels < C], 'bound')
         value = loss(pred.requires_grad_(), labels)
         want = 1.3 * (task + 0.05 * proportion * bnm)
@@ -328,9 +332,7 @@ def test_adaptive_scheme_follows_the_filters_step_by_step():
 @pytest.mark.parametrize('use_sigmoid', [False, True])
 def test_gradient_of_everything_together(use_sigmoid):
     pred, labels, weight = rows(C if use_sigmoid else C + 1, num_rows=8)
-    confusion = {'confusion_weight': 0.3} if use_sigmoid else {}
-    loss = DAALLoss(use_sigmoid, bnm_weight=0.5, bnm_adaptive=False, **confusion)
-    loss.double()
+    loss = DAALLoss(use_sigmoid, bnm_weight=0.5, bnm_adaptive=False).double()
     for k in range(3):
         loss(rows(pred.shape[1], seed=k)[0].double().requires_grad_(), rows(seed=k)[1])
     loss.eval()
@@ -398,8 +400,19 @@ def test_confusion_term_of_thinned_out_rows_stands_for_all():
 def test_confusion_term_belongs_to_a_mean_or_sum():
     pred, labels, _ = rows()
     call = {'reduction_override': 'none'}
-    ours = DAALFocalLoss(confusion_weight=0.3)(pred, labels, **call)
-    assert torch.equal(ours, DAALFocalLoss()(pred, labels, **call))
+    ours = DAALFocalLoss()(pred, labels, **call)
+    without = DAALFocalLoss(confusion_weight=0)(pred, labels, **call)
+    assert torch.equal(ours, without)
+
+
+def test_classes_are_compared_by_default_where_sigmoids_are_balanced():
+    for options, want in (
+        ({}, 0.1),
+        ({'class_balance': None}, 0),
+        ({'use_sigmoid': False}, 0),
+        ({'class_balance': None, 'confusion_weight': 0.3}, 0.3),
+    ):
+        assert DAALFocalLoss(**options).confusion_weight == want
 
 
 def test_class_weights_act_on_the_positive_term_alone():

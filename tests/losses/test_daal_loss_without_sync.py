@@ -38,7 +38,7 @@ def run_without_values(monkeypatch, **options):
         {'use_sigmoid': False},
         {'use_sigmoid': True, 'gamma': 1.5, 'bnm_max_rows': 4},
         {'use_sigmoid': True, 'bnm_method': 'fast', 'update_cycle': 2},
-        {'use_sigmoid': True, 'confusion_weight': 0.1},
+        {'use_sigmoid': True, 'confusion_weight': 0},
     ],
 )
 def test_no_value_is_read_on_a_gpu(options, monkeypatch):
