@@ -21,7 +21,8 @@ SOFTMAX = [(2048, 80), (2048, 1203)]
 VARIANTS = {
     'on': dict(bnm_weight=0.05),
     'off': dict(class_balance=None),
-    'class balance': {},
+    'default': {},
+    'class balance': dict(confusion_weight=0.0),
     'BNM': dict(bnm_weight=0.05, class_balance=None),
 }
 

@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""What the few, medium and many classes lose to: AP without each kind of error."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+from pycocotools.coco import COCO
+
+with contextlib.redirect_stdout(io.StringIO()):
+    from daal_mmdet.evaluation.class_counts import count_classes
+    from daal_mmdet.evaluation.error_types import error_table
+    from daal_mmdet.evaluation.few_class_coco_metric import group_classes
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='tools/test.py writes the detections, to PREFIX.bbox.json, with '
+        '--cfg-options test_evaluator.outfile_prefix=PREFIX',
+    )
+    parser.add_argument('annotations', type=Path, help='COCO format, of these images')
+    parser.add_argument('detections', type=Path, help="in the form of COCO's results")
+    parser.add_argument(
+        '--train-annotations',
+        type=Path,
+        help='they say which classes are few (default: the annotations)',
+    )
+    args = parser.parse_args(argv)
+    args.train_annotations = args.train_annotations or args.annotations
+    for path in (args.annotations, args.detections, args.train_annotations):
+        if not path.is_file():
+            parser.error(f'there is no file {path}')
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table, and which classes its groups are."""
+    args = parse_args(argv)
+    detections = json.loads(args.detections.read_text(encoding='utf-8'))
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(args.annotations))
+    names = [category['name'] for category in coco.cats.values()]
+    images, instances = count_classes(str(args.train_annotations), None)
+    missing = [name for name in names if name not in instances]
+    if missing:
+        sys.exit(f'{args.train_annotations} has no category {missing}')
+    groups = group_classes(
+        {name: images[name] for name in names},
+        {name: instances[name] for name in names},
+    )
+    groups = {group: classes for group, classes in groups.items() if classes}
+    print(error_table(coco, detections, {**groups, 'all': names}))
+    print()
+    for group, classes in groups.items():
+        print(f'- {group}: {", ".join(classes)}')
+
+
+if __name__ == '__main__':
+    main()
