@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from daal_mmdet.losses.focal import softmax_focal_soft_rows
+
 __all__ = ['confusion_loss']
 
 
@@ -39,9 +41,7 @@ def confusion_loss(
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     log_p = F.log_softmax(logits, dim=1, dtype=dtype)
-    if class_weight is not None:
-        targets = targets * class_weight
-    rows = -(targets * log_p).sum(dim=1)
+    rows = softmax_focal_soft_rows(log_p, targets, class_weight=class_weight)
     if mask is not None:
         rows = torch.where(mask, rows, 0.0)
     return rows.sum()

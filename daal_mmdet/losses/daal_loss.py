@@ -320,20 +320,16 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
             foreground = targets.foreground()
             take, taken = choose_rows(foreground, self.bnm_max_rows)
         task, rows = self.task_term(pred, targets, balance, reduction, avg_factor, take)
+        logits = None if rows is None else self.task_term.class_logits(rows)
         if confuses:
-            confusion = confusion_loss(
-                self.task_term.class_logits(rows), targets.of_rows(take), taken, balance
-            )
+            confusion = confusion_loss(logits, targets.of_rows(take), taken, balance)
             # Rows that were thinned out have others stand for them.
             share = foreground.sum() / taken.sum().clamp(min=1)
             divisor = self.task_term.divisor(pred, targets, reduction, avg_factor)
             task = task + self.confusion_weight * share * confusion / divisor
         if has_bnm:
             bnm = batch_nuclear_norm_loss(
-                self.task_term.class_logits(rows),
-                taken,
-                self.bnm_normalization,
-                self.bnm_method,
+                logits, taken, self.bnm_normalization, self.bnm_method
             )
         loss, bnm = self.compose(task, bnm)
         if reduction == 'none':

@@ -171,12 +171,12 @@ def softmax_focal_soft_rows(
     -sum_c t_c v_c alpha_c (1 - p_c)^gamma log p_c.
 
     Args:
-        log_probabilities: (N, C + 1), background last.
-        targets: (N, C + 1), >= 0, rows that sum to 1.
-        gamma: Focusing exponent, >= 0; or one for each class, (C + 1,).
+        log_probabilities: (N, C + 1), background last; without ``alpha`` also (N, C).
+        targets: As ``log_probabilities``, >= 0.
+        gamma: Focusing exponent, >= 0; or one for each column.
         alpha: Weight of foreground classes in [0, 1], background gets 1 - alpha; None
             leaves both at 1.
-        class_weight: v, (C + 1,).
+        class_weight: v, one for each column.
 
     Returns:
         (N,).
