@@ -1,6 +1,13 @@
 # The parts of DAALLoss one by one. The first four are the schemes of the paper.
 baseline = 'FocalLoss'
 loss_cls = 'model.bbox_head.loss_cls'
+box_loss = {
+    'model.bbox_head.loss_bbox': dict(type='UncertaintyAwareSmoothL1', beta=0.0),
+    'custom_hooks': [
+        dict(type='CheckInvalidLossHook', interval=50),
+        dict(type='KalmanCovarianceHook')
+    ]
+}
 variants = {
     'FocalLoss': dict(),
     '+ BNM 1.0': {
@@ -36,20 +43,12 @@ variants = {
     },
     '+ class weights, adaptive BNM, UncertaintyAwareSmoothL1': {
         loss_cls: dict(type='DAALLoss', confusion_weight=0.0, bnm_weight=0.05),
-        'model.bbox_head.loss_bbox': dict(type='UncertaintyAwareSmoothL1', beta=0.0),
-        'custom_hooks': [
-            dict(type='CheckInvalidLossHook', interval=50),
-            dict(type='KalmanCovarianceHook')
-        ]
+        **box_loss
     },
     'DAALLoss, adaptive BNM': {loss_cls: dict(type='DAALLoss', bnm_weight=0.05)},
     'DAALLoss, UncertaintyAwareSmoothL1': {
         loss_cls: dict(type='DAALLoss'),
-        'model.bbox_head.loss_bbox': dict(type='UncertaintyAwareSmoothL1', beta=0.0),
-        'custom_hooks': [
-            dict(type='CheckInvalidLossHook', interval=50),
-            dict(type='KalmanCovarianceHook')
-        ]
+        **box_loss
     },
 }
-del loss_cls
+del loss_cls, box_loss
