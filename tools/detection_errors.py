@@ -10,12 +10,11 @@ import json
 import sys
 from pathlib import Path
 
-from pycocotools.coco import COCO
-
 with contextlib.redirect_stdout(io.StringIO()):
-    from daal_mmdet.evaluation.class_counts import count_classes
+    from mmdet.datasets.api_wrappers import COCO
+
     from daal_mmdet.evaluation.error_types import error_table
-    from daal_mmdet.evaluation.few_class_coco_metric import group_classes
+    from daal_mmdet.evaluation.few_class_coco_metric import read_groups
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,14 +46,10 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(args.annotations))
     names = [category['name'] for category in coco.cats.values()]
-    images, instances = count_classes(str(args.train_annotations), None)
-    missing = [name for name in names if name not in instances]
-    if missing:
-        sys.exit(f'{args.train_annotations} has no category {missing}')
-    groups = group_classes(
-        {name: images[name] for name in names},
-        {name: instances[name] for name in names},
-    )
+    try:
+        groups = read_groups(str(args.train_annotations), names)
+    except ValueError as error:
+        sys.exit(str(error))
     groups = {group: classes for group, classes in groups.items() if classes}
     print(error_table(coco, detections, {**groups, 'all': names}))
     print()

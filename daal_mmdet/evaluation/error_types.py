@@ -8,9 +8,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from mmdet.datasets.api_wrappers import COCO
 from pycocotools import mask
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from daal_mmdet.evaluation.no_detections import take_no_detections
 
 __all__ = ['ERROR_TYPES', 'class_precision', 'error_table', 'error_types']
 
@@ -73,10 +75,7 @@ def error_types(coco: COCO, detections: Sequence[Mapping]) -> list[str | None]:
 def class_precision(coco: COCO, detections: Sequence[Mapping]) -> dict[str, float]:
     """COCO's AP of each class over IoU 0.50:0.95; NaN without ground truth."""
     names = {category['id']: category['name'] for category in coco.cats.values()}
-    with_truth = {item['category_id'] for item in coco.anns.values()}
-    if not detections:
-        return {n: 0.0 if i in with_truth else np.nan for i, n in names.items()}
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), take_no_detections():
         # It writes into what it is given.
         results = coco.loadRes([dict(detection) for detection in detections])
         evaluator = COCOeval(coco, results, 'bbox')

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from mmdet.datasets.api_wrappers import COCO, COCOeval
+from mmdet.datasets.api_wrappers import COCOeval
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
 from daal_mmdet.evaluation.class_counts import count_classes
+from daal_mmdet.evaluation.no_detections import take_no_detections
 
-__all__ = ['GROUPS', 'FewClassCocoMetric', 'group_classes']
+__all__ = ['GROUPS', 'FewClassCocoMetric', 'group_classes', 'read_groups']
 
 GROUPS = ('few', 'medium', 'many')
 RULES = ('auto', 'lvis', 'terciles')
@@ -71,6 +72,40 @@ def group_classes(
         'medium': ordered[first : len(ordered) - last],
         'many': ordered[len(ordered) - last :],
     }
+
+
+def read_groups(
+    train_ann_file: str,
+    classes: Sequence[str],
+    rule: str = 'auto',
+    backend_args: dict | None = None,
+) -> dict[str, list[str]]:
+    """Split classes by how often the training annotations show them.
+
+    Args:
+        train_ann_file: COCO format.
+        classes: Names of the classes.
+        rule: As for :func:`group_classes`.
+        backend_args: Of the file.
+
+    Returns:
+        As :func:`group_classes`.
+
+    Raises:
+        ValueError: If a class is not in the file, or ``rule`` is unknown.
+    """
+    images, instances = count_classes(train_ann_file, backend_args)
+    missing = [name for name in classes if name not in instances]
+    if missing:
+        raise ValueError(
+            f'train_ann_file: {train_ann_file} has no category {missing}; it has '
+            f'{sorted(instances)}'
+        )
+    return group_classes(
+        {name: images[name] for name in classes},
+        {name: instances[name] for name in classes},
+        rule,
+    )
 
 
 @METRICS.register_module()
@@ -161,7 +196,7 @@ class FewClassCocoMetric(CocoMetric):
         Returns:
             The values of ``CocoMetric`` and those of the groups.
         """
-        with _keep_evaluators() as evaluators, _take_no_detections():
+        with _keep_evaluators() as evaluators, take_no_detections():
             metrics = super().compute_metrics(results)
         for evaluator in evaluators:
             if evaluator.params.useCats:
@@ -198,19 +233,8 @@ class FewClassCocoMetric(CocoMetric):
         if self._classes_of_group is None:
             classes = list(self.dataset_meta['classes'])
             if isinstance(self.groups, str):
-                images, instances = count_classes(
-                    self.train_ann_file, self.backend_args
-                )
-                missing = [name for name in classes if name not in instances]
-                if missing:
-                    raise ValueError(
-                        f'train_ann_file: {self.train_ann_file} has no category '
-                        f'{missing}; it has {sorted(instances)}'
-                    )
-                self._classes_of_group = group_classes(
-                    {name: images[name] for name in classes},
-                    {name: instances[name] for name in classes},
-                    self.groups,
+                self._classes_of_group = read_groups(
+                    self.train_ann_file, classes, self.groups, self.backend_args
                 )
             else:
                 named = [name for group in self.groups.values() for name in group]
@@ -285,31 +309,3 @@ def _order_as_in_file(evaluator: COCOeval) -> None:
     for name, axis in (('precision', 2), ('scores', 2), ('recall', 1)):
         evaluator.eval[name] = evaluator.eval[name].take(columns, axis)
     evaluator.params.catIds = ordered
-
-
-@contextmanager
-def _take_no_detections() -> Iterator[None]:
-    """Let COCO's API take an empty list of detections as what it is.
-
-    It reads the kind of the results off the first one, and ``CocoMetric`` gives up
-    where that fails. Evaluated like any other, no detections give an AP of 0.
-    """
-    load_results = COCO.loadRes
-
-    def load_any(self: COCO, found: object) -> COCO:
-        if not (isinstance(found, list) and not found):
-            return load_results(self, found)
-        nothing = COCO()
-        nothing.dataset = {
-            'images': self.dataset['images'],
-            'categories': self.dataset['categories'],
-            'annotations': [],
-        }
-        nothing.createIndex()
-        return nothing
-
-    COCO.loadRes = load_any
-    try:
-        yield
-    finally:
-        COCO.loadRes = load_results

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
+from mmdet.datasets.api_wrappers import COCO
 
 from daal_mmdet.evaluation.error_types import (
     class_precision,
@@ -116,6 +116,8 @@ def test_no_detections_have_no_precision():
     got = class_precision(coco, [])
     assert (got['cat'], got['dog']) == (0, 0)
     assert np.isnan(got['owl'])
+    # A crowd is no ground truth.
+    assert np.isnan(class_precision(as_coco(annotated(BOXES)), [])['owl'])
 
 
 def test_table_tells_what_a_kind_of_error_costs():
