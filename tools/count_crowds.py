@@ -107,8 +107,6 @@ def main(argv: list[str] | None = None) -> None:
             records = latest_records(args.out)
         except ValueError as error:
             raise SystemExit(f'--report: {error}') from error
-        if not records:
-            raise SystemExit(f'--report: there are no runs in {args.out}')
     else:
         total = len(configs) * len(folds) * len(seeds)
         with progress_bar(total=total, desc='trainings', unit='run') as bar:

@@ -48,8 +48,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.records = latest_records(args.folder)
     except ValueError as error:
         parser.error(str(error))
-    if not args.records:
-        parser.error(f'there are no runs in {args.folder}')
     known = list(dict.fromkeys(record['scheme'] for record in args.records))
     for scheme in args.grid_schemes if args.grid is not None else ():
         if scheme not in known:

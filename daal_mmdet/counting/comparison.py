@@ -91,10 +91,12 @@ def latest_records(folder: Path) -> list[dict]:
     Of several with one scheme, fold and seed the last counts.
 
     Raises:
-        ValueError: If runs of one fold are left that had different data.
+        ValueError: If there are none, or runs of one fold had different data.
     """
     keys = ('scheme', 'fold', 'seed')
     latest = last_of_each(read_records(folder / RECORDS), keys)
+    if not latest:
+        raise ValueError(f'there are no runs in {folder}')
     first_of_fold: dict[int | None, dict] = {}
     for record in latest:
         first = first_of_fold.setdefault(record['fold'], record)
