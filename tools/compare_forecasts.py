@@ -74,15 +74,18 @@ def main(argv: list[str] | None = None) -> None:
         config.merge_from_dict(args.cfg_options)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     total = len(configs) * len(args.conditions) * len(seeds)
-    with progress_bar(total=total, desc='trainings', unit='run') as bar:
-        records = run_comparison(
-            configs,
-            args.conditions,
-            seeds,
-            args.out,
-            args.split,
-            on_done=lambda record: bar.update(),
-        )
+    try:
+        with progress_bar(total=total, desc='trainings', unit='run') as bar:
+            records = run_comparison(
+                configs,
+                args.conditions,
+                seeds,
+                args.out,
+                args.split,
+                on_done=lambda record: bar.update(),
+            )
+    except FloatingPointError as error:
+        raise SystemExit(str(error)) from error
     table = comparison_table(records, next(iter(configs)), args.metric)
     path = args.out / f'{args.split}_table.md'
     path.write_text(table, encoding='utf-8')

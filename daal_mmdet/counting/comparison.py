@@ -129,6 +129,12 @@ def train_once(config: Config, work_dir: Path) -> dict:
     # the folder of the first one whose visualizer has the same name.
     config.experiment_name = work_dir.name
     config.visualizer.name = work_dir.name
+    # It would end the whole comparison, and a run that diverges is a result of it.
+    config.custom_hooks = [
+        hook
+        for hook in config.get('custom_hooks') or []
+        if hook['type'] != 'CheckInvalidLossHook'
+    ]
     table = work_dir / 'counts.csv'
     config.test_evaluator.table_file = str(table)
     start = time.monotonic()

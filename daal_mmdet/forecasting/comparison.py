@@ -55,6 +55,8 @@ def run_comparison(
 
     Raises:
         ValueError: If a condition or the split is unknown.
+        FloatingPointError: If a training diverged before its first validation. The
+            runs before it are kept.
     """
     check_choice('split', split, SPLITS)
     for condition in conditions:
@@ -103,6 +105,9 @@ def train_once(config: Config, work_dir: Path) -> tuple[dict[str, float], Path]:
 
     Returns:
         Metrics of the config's test data set, and the checkpoint.
+
+    Raises:
+        FloatingPointError: If the training diverged before the first validation.
     """
     config = copy.deepcopy(config)
     config.work_dir = str(work_dir)
@@ -110,7 +115,13 @@ def train_once(config: Config, work_dir: Path) -> tuple[dict[str, float], Path]:
     config.experiment_name = work_dir.name
     runner = Runner.from_cfg(config)
     runner.train()
-    checkpoint = Path(runner.message_hub.get_info('best_ckpt'))
+    best = runner.message_hub.get_info('best_ckpt')
+    if best is None:
+        raise FloatingPointError(
+            f'{work_dir}: the error on the validation part was never finite, so that '
+            'no checkpoint is the best; lower the learning rate, or leave this loss out'
+        )
+    checkpoint = Path(best)
     # Silent, since the runner's own method prints into the progress bar.
     load_checkpoint(runner.model, str(checkpoint), 'cpu', strict=True, logger='silent')
     metrics = runner.test()

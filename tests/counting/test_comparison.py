@@ -256,6 +256,15 @@ def test_a_run_that_diverged_is_a_result(tmp_path, part_b, monkeypatch):
     assert lines[3].startswith('| b | nan | 10.0 ± 0.0 | 0.0 ± 0.0 | 0.00 | +nan |  | ')
 
 
+def test_a_training_that_diverges_does_not_end_the_comparison(tmp_path, part_b):
+    configs = {name: small('csrnet_small_shanghaitech_b', part_b) for name in 'ab'}
+    configs['a'].optim_wrapper.optimizer.lr = 1e30
+    configs['a'].custom_hooks = [dict(type='CheckInvalidLossHook', interval=1)]
+    first, second = run_schemes(configs, [None], [0], tmp_path)
+    assert first['MAE'] is None
+    assert math.isfinite(second['MAE'])
+
+
 def test_each_run_gets_its_fold_and_seed_and_looks_at_no_held_out_image(
     tmp_path, ucf, trained
 ):

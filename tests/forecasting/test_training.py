@@ -1,6 +1,7 @@
 """From the shipped configs through MMEngine's runner to metrics and a table."""
 
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -203,6 +204,15 @@ def test_bad_arguments_are_named(change, text, tmp_path):
     arguments = dict(configs={}, conditions=['clean'], seeds=[0], folder=tmp_path)
     with pytest.raises(ValueError, match=text):
         run_comparison(**{**arguments, **change})
+
+
+def test_a_training_that_diverges_is_named_and_others_are_kept(load, tmp_path):
+    configs = {name: load(f'gru_sunspots_{name}') for name in ('mae', 'mse')}
+    configs['mse'].optim_wrapper = dict(optimizer=dict(type='SGD', lr=1e38))
+    text = f'{tmp_path}/runs/mse_clean_0_test: the error on the validation part was '
+    with pytest.raises(FloatingPointError, match=f'^{re.escape(text)}never finite'):
+        run_comparison(configs, ['clean'], [0], tmp_path)
+    assert [r['loss'] for r in read_records(tmp_path / 'runs.jsonl')] == ['mae']
 
 
 def test_a_finished_run_forecasts_as_its_evaluation_did(load, tmp_path):

@@ -10,6 +10,7 @@ import train as train_tool
 from matplotlib.image import imread
 from mmengine.config import Config
 
+from daal_mmdet.forecasting import comparison
 from daal_mmdet.run_records import read_records
 
 SMALL = [
@@ -94,6 +95,17 @@ def test_compare_then_plot(configs, tmp_path, capsys):
     image = imread(tmp_path / 'new' / 'a.png')
     assert image.shape[1] == 990
     assert np.ptp(image[..., :3]) > 0.5
+
+
+def test_a_training_that_diverges_ends_the_tool_with_a_line(
+    configs, tmp_path, monkeypatch
+):
+    def diverge(config, work_dir):
+        raise FloatingPointError(f'{work_dir}: never finite')
+
+    monkeypatch.setattr(comparison, 'train_once', diverge)
+    with pytest.raises(SystemExit, match='MSELoss_clean_0_test: never finite'):
+        compare_forecasts.main(['--configs', *configs, '--out', str(tmp_path)])
 
 
 def test_a_run_that_was_done_anew_counts_once(tmp_path):
