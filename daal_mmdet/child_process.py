@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ['failure_message', 'thread_environment', 'threads_for']
+__all__ = ['failure_message', 'threads_for', 'training_environment']
 
 _LOG_TAIL_LINES = 15
 
@@ -26,10 +26,15 @@ def threads_for(processes: int, environment: Mapping[str, str] = os.environ) -> 
     return min(share, int(limit)) if limit.isdigit() and int(limit) > 0 else share
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """This process's environment for one that may use a number of CPU threads."""
+def training_environment(threads: int) -> dict[str, str]:
+    """This process's environment for a training on a number of CPU threads.
+
+    PyTorch asks there for huge pages, unless the environment says otherwise: a step on
+    a CPU allocates most of its memory anew, and the first touch of a page costs time.
+    """
     names = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
-    return os.environ | dict.fromkeys(names, str(threads))
+    huge_pages = {'THP_MEM_ALLOC_ENABLE': '1'}
+    return huge_pages | os.environ | dict.fromkeys(names, str(threads))
 
 
 def failure_message(name: str, exit_code: int, console_log: Path) -> str:

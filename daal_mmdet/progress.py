@@ -43,6 +43,7 @@ def progress_bar(
     total: float,
     desc: str,
     unit: str = 'it',
+    initial: float = 0,
     disable: bool = False,
     bar_format: str | None = None,
     file: TextIO | None = None,
@@ -53,6 +54,7 @@ def progress_bar(
         total: Number of units of the whole job.
         desc: Name of the job, printed before the bar.
         unit: Name of a unit.
+        initial: Units that are done already; the time left is told by the others.
         disable: Show nothing.
         bar_format: Layout in tqdm's notation; None for tqdm's own.
         file: Where to print; None for the standard error.
@@ -62,6 +64,9 @@ def progress_bar(
         total=total,
         desc=desc,
         unit=unit,
+        initial=initial,
+        # The time left by the mean speed: an evaluation within a training is no trend.
+        smoothing=0,
         disable=disable,
         bar_format=bar_format,
         file=stream,

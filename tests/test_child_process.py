@@ -1,6 +1,10 @@
 import os
 
-from daal_mmdet.child_process import failure_message, thread_environment, threads_for
+from daal_mmdet.child_process import (
+    failure_message,
+    threads_for,
+    training_environment,
+)
 
 
 def test_threads_are_shared_out():
@@ -14,9 +18,16 @@ def test_threads_are_shared_out():
 
 def test_the_rest_of_the_environment_stays(monkeypatch):
     monkeypatch.setenv('A_NAME_OF_THIS_TEST', 'x')
-    environment = thread_environment(3)
+    environment = training_environment(3)
     assert environment['OMP_NUM_THREADS'] == environment['MKL_NUM_THREADS'] == '3'
     assert environment['A_NAME_OF_THIS_TEST'] == 'x'
+
+
+def test_a_training_asks_for_huge_pages_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv('THP_MEM_ALLOC_ENABLE', raising=False)
+    assert training_environment(1)['THP_MEM_ALLOC_ENABLE'] == '1'
+    monkeypatch.setenv('THP_MEM_ALLOC_ENABLE', '0')
+    assert training_environment(1)['THP_MEM_ALLOC_ENABLE'] == '0'
 
 
 def test_a_failure_shows_the_last_lines(tmp_path):

@@ -53,6 +53,16 @@ def test_a_terminal_gets_one_line_that_is_overwritten():
     assert 'Working: 100%' in out.getvalue()
 
 
+def test_the_time_left_leaves_out_what_was_done_before():
+    out = io.StringIO()
+    with progress_bar(total=1, initial=0.5, desc='Working', file=out) as bar:
+        bar.start_t -= 60
+        bar.update(0.25)
+    last = out.getvalue().splitlines()[-1]
+    assert last.startswith('Working:  75%')
+    assert '[01:00<01:00' in last
+
+
 def test_disabled_prints_nothing():
     out = io.StringIO()
     with progress_bar(total=3, desc='Working', disable=True, file=out) as bar:

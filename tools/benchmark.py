@@ -136,19 +136,20 @@ def run_with_bar(
     plan: Sequence[PlannedRun], folder: MatrixFolder, args: argparse.Namespace
 ) -> list[Failure]:
     """Run what is missing and show how far it is."""
-    done = len(folder.find(plan))
-    if done == len(plan):
-        print(f'All {done} runs are finished in {folder.root}.')
+    done = folder.find(plan)
+    missing = [run for run in plan if run not in done]
+    if not missing:
+        print(f'All {len(plan)} runs are finished in {folder.root}.')
         return []
-    share_before = done / len(plan)
+    share_before = (len(done) + sum(map(folder.progress, missing))) / len(plan)
     with progress_bar(
-        total=1 - share_before, desc=args.spec.stem, bar_format=_BAR_FORMAT
+        total=1, initial=share_before, desc=args.spec.stem, bar_format=_BAR_FORMAT
     ) as bar:
 
         def show(running: Sequence[Running], finished: int, share: float) -> None:
-            names = '; '.join(f'{p.run} {p.progress():.0%}' for p in running)
+            names = '; '.join(f'{p.run} {folder.progress(p.run):.0%}' for p in running)
             bar.set_postfix_str(f'{finished}/{len(plan)} runs; {names}', False)
-            bar.update(max(0.0, share - share_before - bar.n))
+            bar.update(max(0.0, share - bar.n))
 
         _, failures = run_matrix(
             plan, folder, args.jobs, args.threads, on_progress=show

@@ -13,7 +13,7 @@ from pathlib import Path
 from daal_mmdet.benchmark.progress_file_hook import read_progress
 from daal_mmdet.benchmark.single_run import PROGRESS, RESULT
 from daal_mmdet.benchmark.spec import PlannedRun
-from daal_mmdet.child_process import failure_message, thread_environment, threads_for
+from daal_mmdet.child_process import failure_message, threads_for, training_environment
 from daal_mmdet.run_records import append_record, read_records
 
 __all__ = ['Failure', 'MatrixFolder', 'Running', 'run_matrix']
@@ -60,6 +60,10 @@ class MatrixFolder:
     def run_folder(self, run: PlannedRun) -> Path:
         """Work dir of a run."""
         return self.root / 'runs' / run.folder
+
+    def progress(self, run: PlannedRun) -> float:
+        """Share of an unfinished run's training that is behind it."""
+        return read_progress(self.run_folder(run) / PROGRESS)
 
     def records(self) -> list[dict]:
         """All finished runs, of this and of other specs."""
@@ -124,16 +128,12 @@ class Running:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=thread_environment(threads),
+                env=training_environment(threads),
             )
 
     def poll(self) -> int | None:
         """Exit code of the process, None while it runs."""
         return self._process.poll()
-
-    def progress(self) -> float:
-        """Share of the training that is finished."""
-        return read_progress(self.folder / PROGRESS)
 
     def stop(self) -> None:
         """End the process."""
@@ -193,7 +193,8 @@ def run_matrix(
                     )
             if on_progress is not None:
                 finished = len(done) + len(failures)
-                share = finished + sum(process.progress() for process in running)
+                unfinished = [*waiting, *(process.run for process in running)]
+                share = finished + sum(map(folder.progress, unfinished))
                 on_progress(running, finished, share / len(plan))
     finally:
         for process in running:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from daal_mmdet.child_process import failure_message, thread_environment, threads_for
+from daal_mmdet.child_process import failure_message, threads_for, training_environment
 from daal_mmdet.logged_scalars import read_scalars
 
 _POLL_SECONDS = 0.5
@@ -153,7 +153,7 @@ def _start(job: Job, train_script: Path, threads: int) -> subprocess.Popen:
     job.record(finished=False)
     command = [sys.executable, str(train_script), str(job.config_file), '--work-dir',
                str(job.work_dir)] + ['--resume'] * resume
-    environment = thread_environment(threads) | {'PYTHONUNBUFFERED': '1'}
+    environment = training_environment(threads) | {'PYTHONUNBUFFERED': '1'}
     with open(job.console_log, 'a' if resume else 'w') as log:
         # A session of its own, so that data loading workers can be ended with it.
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,

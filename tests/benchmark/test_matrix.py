@@ -138,9 +138,24 @@ def test_killed_in_the_middle_it_goes_on_and_the_table_is_the_same(
     before = folder.records_file.read_text()
     assert 2 <= len(folder.records()) < len(plan)
 
+    # What is half done counts, for the bar of the next call too.
+    found = len(folder.records())
+    unfinished = [run for run in plan if run not in folder.find(plan)]
+    half = sum(map(folder.progress, unfinished))
+    assert half >= 0.5
+    shares = []
+
     hold.unlink()
-    records, failures = run_matrix(plan, folder, jobs=2, command=trainer)
+    records, failures = run_matrix(
+        plan,
+        folder,
+        jobs=2,
+        command=trainer,
+        on_progress=lambda running, finished, share: shares.append(share),
+    )
     assert failures == []
+    assert shares[0] >= (found + half) / len(plan)
+    assert shares[-1] == 1
     assert folder.records_file.read_text().startswith(before)
     for run in plan:
         assert steps(folder, run) == ['0', '1', '2', '3'], 'a step was repeated'
