@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from daal_mmdet.visualization.class_ticks import set_class_ticks
 from daal_mmdet.visualization.running_mean import running_mean
 
 __all__ = [
@@ -160,21 +161,15 @@ def draw_class_ap(
             markersize=3.5 if crowded else 6,
             linewidth=1 if crowded else 1.8,
         )
-    labels = [
-        classes[i] if counts is None else f'{classes[i]}\n{counts[i]}' for i in order
-    ]
-    if crowded:
-        labels = [label.replace('\n', ' ') for label in labels]
-    axes.set_xticks(
-        range(len(labels)), labels, rotation=90 if crowded else 0, fontsize=9
-    )
     for edge in np.arange(len(classes) - 1) + 0.5:
         axes.axvline(edge, color='#dddddd', linewidth=0.8)
     below = 'class' if counts is None else 'class and its number of training boxes'
-    axes.set(ylabel='AP', xlabel=below, xlim=(-0.5, len(classes) - 0.5))
+    axes.set(ylabel='AP', xlabel=below)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3, axis='y')
     _legend(figure, list(class_ap), colors)
+    ordered = None if counts is None else [counts[i] for i in order]
+    set_class_ticks(axes, figure, [classes[i] for i in order], ordered)
     return figure
 
 

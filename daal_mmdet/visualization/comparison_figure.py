@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from mmcv.ops import nms
 
+from daal_mmdet.visualization.class_ticks import set_class_ticks, short_name
 from daal_mmdet.visualization.running_mean import running_mean
 
 _RUN_COLORS = ('#6b7f99', '#d1495b', '#2e8b57', '#b8860b', '#7b52ab')
@@ -116,7 +117,7 @@ def draw_comparison(runs: Sequence[TrainedRun], classes: Sequence[str],
         upper = figure.subfigures(1, 1)
     losses, bars = upper.subplots(1, 2, width_ratios=[1, 2])
     _draw_losses(losses, runs)
-    _draw_class_ap(bars, runs, classes, train_counts, groups)
+    _draw_class_ap(bars, figure, runs, classes, train_counts, groups)
     if examples:
         _draw_examples(bottom, runs, classes, groups, examples, min_score)
     return figure
@@ -145,8 +146,9 @@ def _draw_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
     axes.legend(fontsize=9)
 
 
-def _draw_class_ap(axes: Axes, runs: Sequence[TrainedRun], classes: Sequence[str],
-                   train_counts: Sequence[int], groups: Sequence[str]) -> None:
+def _draw_class_ap(axes: Axes, figure: Figure, runs: Sequence[TrainedRun],
+                   classes: Sequence[str], train_counts: Sequence[int],
+                   groups: Sequence[str]) -> None:
     order = np.argsort(-np.asarray(train_counts), kind='stable')
     width = 0.8 / len(runs)
     positions = np.arange(len(order))
@@ -167,16 +169,12 @@ def _draw_class_ap(axes: Axes, runs: Sequence[TrainedRun], classes: Sequence[str
         ]
         axes.text(inside.mean(), top * 0.98, '\n'.join(lines), ha='center', va='top',
                   fontsize=10)
-    crowded = len(classes) > 20
-    axes.set_xticks(positions, [
-        f'{classes[i]} ({train_counts[i]})' if crowded else
-        f'{classes[i]}\n{train_counts[i]}' for i in order
-    ], rotation=90 if crowded else 0, fontsize=6 if len(classes) > 40 else 9)
     axes.set(title='AP of each class, by number of training boxes', ylabel='AP',
-             xlabel='class and its number of training boxes', ylim=(0, top),
-             xlim=(-0.5, len(classes) - 0.5))
+             xlabel='class and its number of training boxes', ylim=(0, top))
     axes.grid(alpha=0.3, axis='y')
     axes.legend(loc='center right', fontsize=10)
+    set_class_ticks(axes, figure, [classes[i] for i in order],
+                    [train_counts[i] for i in order])
 
 
 def _draw_examples(figure: SubFigure, runs: Sequence[TrainedRun],
@@ -224,7 +222,8 @@ def _draw_boxes(axes: Axes, boxes: Boxes, example: Example, classes: Sequence[st
             axes.add_patch(Rectangle(
                 (x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge,
                 linewidth=line, linestyle='-' if right else ':'))
-        text = classes[label] + ('' if scores is None else f' {scores[index]:.2f}')
+        text = short_name(classes[label])
+        text += '' if scores is None else f' {scores[index]:.2f}'
         # Above the box and rightwards, unless the picture ends there.
         inside = y0 < 0.07 * height
         left = x0 < 0.75 * width
