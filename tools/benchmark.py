@@ -125,8 +125,8 @@ def table_folder(args: argparse.Namespace, run: PlannedRun) -> str:
     words = [args.spec.stem]
     if args.schedule is not None:
         words.append(f'{args.schedule}{run.length[0].removeprefix("max_")}')
-    if run.pretrained is not None:
-        words.append(run.pretrained.stem)
+    if run.start is not None:
+        words.append(run.start.stem)
     if args.baseline is not None:
         words += ['to', *re.findall(r'\w+', args.baseline)]
     return '_'.join(words)

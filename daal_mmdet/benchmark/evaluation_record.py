@@ -5,9 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ['evaluation_record']
+from mmdet.evaluation import CocoMetric, LVISMetric
+from mmdet.registry import METRICS
+from mmengine.config import Config
+
+__all__ = ['evaluation_record', 'require_class_ap']
 
 _ALWAYS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_few', 'mAP_medium', 'mAP_many')
+
+
+def require_class_ap(config: Config, key: str) -> None:
+    """Make an evaluator give what a record needs, before anything is trained.
+
+    Args:
+        config: A training config; its evaluators of boxes become ``classwise``.
+        key: ``'val_evaluator'`` or ``'test_evaluator'``; may be absent.
+
+    Raises:
+        ValueError: If there is an evaluator, and none that gives COCO's AP of boxes.
+    """
+    evaluators = config.get(key) or []
+    evaluators = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
+    fitting = [evaluator for evaluator in evaluators if _gives_box_ap(evaluator)]
+    if evaluators and not fitting:
+        raise ValueError(
+            f"{key}: expected a CocoMetric whose metric is or holds 'bbox', got "
+            f'{[dict(evaluator) for evaluator in evaluators]}'
+        )
+    for evaluator in fitting:
+        evaluator['classwise'] = True
+
+
+def _gives_box_ap(evaluator: Mapping) -> bool:
+    kind = evaluator.get('type')
+    kind = METRICS.get(kind) if isinstance(kind, str) else kind
+    # LVIS's metric is one of COCO's by inheritance, and returns other values.
+    is_coco = isinstance(kind, type) and issubclass(kind, CocoMetric)
+    if not is_coco or issubclass(kind, LVISMetric) or evaluator.get('format_only'):
+        return False
+    metric = evaluator.get('metric', 'bbox')
+    return 'bbox' in ([metric] if isinstance(metric, str) else metric)
 
 
 def evaluation_record(
@@ -25,14 +62,18 @@ def evaluation_record(
         ``CocoMetric`` returns no value at all.
 
     Raises:
-        ValueError: If the evaluation was not ``classwise``.
+        ValueError: If the evaluation was not ``classwise``, or of something else.
     """
-    values = _without_prefix(metrics)
-    if 'bbox_mAP' not in values:
+    if not metrics:
         return {
             **dict.fromkeys(_ALWAYS, 0.0),
             'class_AP': dict.fromkeys(classes, 0.0),
         }
+    values = _without_prefix(metrics)
+    if 'bbox_mAP' not in values:
+        raise ValueError(
+            f'evaluation: expected bbox_mAP, as CocoMetric returns, got {list(metrics)}'
+        )
     missing = [name for name in classes if f'{name}_precision' not in values]
     if missing:
         raise ValueError(

@@ -10,6 +10,9 @@ from daal_mmdet.losses.validation import check_number
 
 __all__ = ['set_schedule_length', 'schedule_length']
 
+_SPANS = ('T_max', 'total_steps')
+_LANDMARKS = ('begin', 'end', *_SPANS, 'milestones', 'step_size', 'periods')
+
 
 def schedule_length(config: Config) -> tuple[str, int]:
     """Which key of ``train_cfg`` holds the length of the training, and the length.
@@ -29,7 +32,7 @@ def set_schedule_length(config: Config, length: int) -> None:
     """Train for ``length`` epochs, or iterations where the config counts those.
 
     In the learning rate's schedule, what ended with the training still does; a warm-up
-    keeps its length.
+    from the start, of half the training at most, keeps its length.
 
     Args:
         config: Changed in place.
@@ -37,27 +40,41 @@ def set_schedule_length(config: Config, length: int) -> None:
 
     Raises:
         TypeError, ValueError: If the length is no such number, or the schedule has
-            another landmark at or after it, which only the user can place.
+            another landmark, which only the user can place.
     """
     check_number('schedule', length, low=1, integer=True)
     key, old = schedule_length(config)
+    if length == old:
+        return
     config.train_cfg[key] = length
-    for where, scheduler in _schedulers(config.get('param_scheduler')):
-        by_epoch = scheduler.get('by_epoch', True)
-        if by_epoch != (key == 'max_epochs'):
-            continue
-        for name in ('end', 'T_max', 'total_iters'):
-            if scheduler.get(name) == old:
-                scheduler[name] = length
-        for name in ('begin', 'end', 'T_max', 'milestones'):
-            marks = scheduler.get(name)
-            marks = marks if isinstance(marks, list | tuple) else [marks]
-            late = [mark for mark in marks if mark is not None and mark > length]
-            if late or (name == 'milestones' and marks != [None] and length != old):
+    schedulers = [
+        (where, scheduler)
+        for where, scheduler in _schedulers(config.get('param_scheduler'))
+        if scheduler.get('by_epoch', True) == (key == 'max_epochs')
+    ]
+    warm_ups = [
+        scheduler['end']
+        for _, scheduler in schedulers
+        if not scheduler.get('begin') and scheduler.get('end', old) <= old / 2
+    ]
+    fitting = [end for end in warm_ups if end < length]
+    for where, scheduler in schedulers:
+        begin, end = scheduler.get('begin', 0), scheduler.get('end', old)
+        for name in _LANDMARKS:
+            value = scheduler.get(name)
+            if name in ('begin', 'end'):
+                fits = value in (None, 0, old, *fitting)
+                moves = value == old
+            else:
+                fits = value is None or end in fitting
+                moves = name in _SPANS and end == old and value in (old, old - begin)
+            if moves:
+                scheduler[name] = length - (old - value)
+            elif not fits:
                 raise ValueError(
-                    f'schedule: {length} does not fit {where}.{name}='
-                    f'{scheduler[name]}, made for {key}={old}; say in overrides what '
-                    'it should be'
+                    f'schedule: {length} does not fit {where}.{name}={value}, made for '
+                    f'{key}={old}; leave schedule out, and set train_cfg.{key} and '
+                    'param_scheduler in overrides'
                 )
 
 

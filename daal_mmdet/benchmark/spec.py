@@ -12,6 +12,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from daal_mmdet.benchmark.config_hash import config_hash
+from daal_mmdet.benchmark.evaluation_record import require_class_ap
 from daal_mmdet.benchmark.schedule import schedule_length, set_schedule_length
 from daal_mmdet.losses.validation import check_number
 
@@ -48,8 +49,10 @@ class PlannedRun:
         return schedule_length(self.config)
 
     @property
-    def pretrained(self) -> Path | None:
-        """Weights that the backbone starts from; None from scratch."""
+    def start(self) -> Path | None:
+        """Weights of the detector, or else of the backbone; None from scratch."""
+        if self.config.get('load_from'):
+            return Path(self.config.load_from)
         start = (self.config.model.get('backbone') or {}).get('init_cfg') or {}
         is_file = start.get('type') == 'Pretrained'
         return Path(start['checkpoint']) if is_file else None
@@ -58,9 +61,10 @@ class PlannedRun:
     def setting(self) -> str:
         """Schedule and start of the training, in words."""
         key, length = self.length
-        words = (
-            f'backbone {self.pretrained.name}' if self.pretrained else 'from scratch'
-        )
+        words = 'from scratch'
+        if self.start is not None:
+            whole = self.config.get('load_from')
+            words = f'{"from" if whole else "backbone"} {self.start.name}'
         return f'{length} {key.removeprefix("max_")}, {words}'
 
     @property
@@ -138,7 +142,8 @@ class BenchmarkSpec:
 
         Raises:
             FileNotFoundError: If there is no such base config.
-            ValueError: If two variants are the same training.
+            ValueError: If two variants are the same training, the schedule does not
+                fit, or an evaluator does not give the AP of boxes.
         """
         if not Path(self.base_config).is_file():
             raise FileNotFoundError(
@@ -170,6 +175,8 @@ class BenchmarkSpec:
             set_schedule_length(config, self.schedule)
         if not self.val_curve:
             config.train_cfg.val_begin = schedule_length(config)[1] + 1
+        for part in ('val', 'test'):
+            require_class_ap(config, f'{part}_evaluator')
         config.setdefault('randomness', {})
         imports = config.get('custom_imports') or {'imports': []}
         modules = imports['imports']

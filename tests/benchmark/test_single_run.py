@@ -188,6 +188,12 @@ def test_classes_may_have_a_slash_in_their_names(prefix):
         evaluation_record(metrics, ['knife', 'fork'])
 
 
+@pytest.mark.parametrize('key', ['lvis/bbox_AP', 'coco/segm_mAP', 'pascal_voc/mAP'])
+def test_another_evaluation_is_no_record(key):
+    with pytest.raises(ValueError, match=rf"expected bbox_mAP, .* got \['{key}'\]"):
+        evaluation_record({key: 0.3}, ['a'])
+
+
 def test_a_model_that_detects_nothing_has_an_ap_of_zero():
     record = evaluation_record({}, ['a', 'b'])
     assert record['mAP'] == record['mAP_few'] == 0

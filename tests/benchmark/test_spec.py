@@ -153,6 +153,84 @@ def test_a_length_that_does_not_fit_is_refused():
         set_schedule_length(config, 1.5)
 
 
+@pytest.mark.parametrize('length', [200, 600])
+def test_a_span_behind_a_warm_up_ends_with_the_training(length):
+    warm_up = dict(type='LinearLR', by_epoch=False, begin=0, end=50)
+    cosine = dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=300)
+    config = Config(
+        dict(
+            train_cfg=dict(max_iters=300),
+            param_scheduler=[warm_up, dict(cosine, T_max=250)],
+        )
+    )
+    set_schedule_length(config, length)
+    made = dict(cosine, end=length, T_max=length - 50)
+    assert config.param_scheduler == [warm_up, made]
+
+
+@pytest.mark.parametrize(
+    ('landmark', 'schedulers'),
+    [
+        # RTMDet's: the second half of the training.
+        (r'\[0\].begin=150', [dict(type='C', begin=150, end=300, T_max=150)]),
+        # YOLOX's: a rest at the end.
+        (
+            r'\[1\].end=285',
+            [
+                dict(type='Q', begin=0, end=5),
+                dict(type='C', begin=5, end=285, T_max=285),
+                dict(type='L', begin=285, end=300),
+            ],
+        ),
+        (r'\[0\].T_max=100', [dict(type='C', T_max=100)]),
+        (r'\[0\].step_size=90', [dict(type='S', step_size=90)]),
+    ],
+)
+def test_a_landmark_within_the_training_is_left_to_the_user(landmark, schedulers):
+    config = Config(dict(train_cfg=dict(max_epochs=300), param_scheduler=schedulers))
+    set_schedule_length(config, 300)
+    assert config.param_scheduler == schedulers
+    with pytest.raises(
+        ValueError,
+        match=rf'600 does not fit param_scheduler{landmark}, made for max_epochs=300; '
+        'leave schedule out, and set train_cfg.max_epochs and param_scheduler in over',
+    ):
+        set_schedule_length(config, 600)
+
+
+def test_evaluators_must_give_the_ap_of_each_class(spec_file, spec):
+    base = spec_file.with_name('base.py')
+    whole = base.read_text()
+    for evaluator in (
+        "dict(type='FewClassCocoMetric', groups={})",
+        "dict(type='mmdet.CocoMetric', metric=['bbox', 'segm'])",
+        "[dict(type='DumpDetResults'), dict(type='CocoMetric')]",
+    ):
+        base.write_text(f'{whole}val_evaluator = {evaluator}\n')
+        made = spec.plan()[0].config.val_evaluator
+        made = made[1] if isinstance(made, list) else made
+        assert made.classwise is True
+    for evaluator in (
+        "dict(type='FewClassLVISMetric', ann_file='x.json')",
+        "dict(type='VOCMetric', metric='mAP')",
+        "dict(type='CocoMetric', metric='segm')",
+        "dict(type='CocoMetric', format_only=True)",
+        "[dict(type='DumpDetResults')]",
+    ):
+        base.write_text(f'{whole}test_evaluator = {evaluator}\n')
+        with pytest.raises(
+            ValueError, match='test_evaluator: expected a CocoMetric whose metric is or'
+        ):
+            spec.plan()
+
+
+def test_the_setting_says_where_the_training_starts(spec_file, spec):
+    assert spec.plan()[0].setting == '4 epochs, from scratch'
+    base = spec_file.with_name('base.py')
+    base.write_text(base.read_text() + "load_from = 'weights/retinanet.pth'\n")
+    assert spec.plan()[0].setting == '4 epochs, from retinanet.pth'
+
+
 @pytest.mark.parametrize(
     ('old', 'new', 'message'),
     [

@@ -117,7 +117,7 @@ def test_every_spec_takes_other_schedules_and_imagenet_weights(
     # One variant stands for all, which share the base config.
     spec = dataclasses.replace(spec, variants={spec.baseline: {}}, seeds=(0,))
     plain = spec.plan()[0]
-    assert plain.pretrained is None
+    assert plain.start is None
     assert plain.setting.endswith('from scratch')
     key, length = plain.length
     for other in (length // 2, 3 * length):
@@ -129,7 +129,7 @@ def test_every_spec_takes_other_schedules_and_imagenet_weights(
     weights.write_bytes(b'weights')
     monkeypatch.setenv('BACKBONE_CHECKPOINT', str(weights))
     run = spec.plan()[0]
-    assert run.pretrained == weights
+    assert run.start == weights
     assert run.setting == f'{length} {key[4:]}, backbone imagenet.pth'
     assert run.config.model.backbone.widen_factor == 1.0
     assert run.hash != plain.hash
