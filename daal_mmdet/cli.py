@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 
 from daal_mmdet.checkpoints import find_resumable, why_damaged
 from daal_mmdet.cpu_processes import join_cpu_processes, run_on_cpu
+from daal_mmdet.data_check import local_dataset
 from daal_mmdet.hooks.finite_checkpoint_hook import FiniteCheckpointHook, NotFiniteError
 from daal_mmdet.whole_file_backend import NotWrittenError
 
@@ -125,13 +126,10 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
 
 
 def _require_annotations(config: Config, loader: str) -> None:
-    dataset = (config.get(loader) or {}).get('dataset', {})
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    ann_file = dataset.get('ann_file')
-    if not isinstance(ann_file, str) or '://' in ann_file:
+    dataset = local_dataset(config, loader)
+    if dataset is None:
         return
-    path = Path(dataset.get('data_root') or '', ann_file)
+    path = Path(dataset.get('data_root') or '', dataset['ann_file'])
     if not path.is_file():
         hint = config.get('data_hint')
         raise SystemExit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset, LVISDataset, LVISV1Dataset
@@ -20,7 +21,7 @@ from daal_mmdet.datasets.annotation_file import (
 )
 from daal_mmdet.datasets.subset_file import write_json
 
-__all__ = ['check_data']
+__all__ = ['check_data', 'local_dataset']
 
 # mmdet's evaluation takes these as they are.
 _HARMLESS_IN_VALIDATION = {'boxes without area', 'boxes outside their image'}
@@ -44,9 +45,9 @@ def check_data(config: Config) -> None:
     labels would be one too high. Boxes of a category that the data set does not name
     are passed over by mmdet, and counted here.
 
-    Looked at are COCO and LVIS files on local disks; data sets of other kinds, and
-    lists of data sets, are left alone. Every process does the same, and only the first
-    tells it.
+    Looked at are COCO and LVIS files on local disks; data sets of other kinds, panoptic
+    ones among them, and lists of data sets, are left alone. Every process does the
+    same, and only the first tells it.
 
     Args:
         config: Config of the run; ``ann_file`` of its training data set is changed if
@@ -92,19 +93,26 @@ def check_data(config: Config) -> None:
         _require_same_labels(labels)
 
 
-def _coco_dataset(config: Config, loader: str) -> dict | None:
-    """The innermost data set of a loader, if it reads a local COCO or LVIS file."""
+def local_dataset(config: Config, loader: str) -> dict | None:
+    """The innermost data set of a loader, if it reads a file on a local disk."""
     dataset = (config.get(loader) or {}).get('dataset', {})
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    ann_file = dataset.get('ann_file')
-    kind = _kind(dataset)
+    remote = any('://' in str(dataset.get(key)) for key in ('data_root', 'ann_file'))
+    if remote or dataset.get('backend_args'):
+        return None
+    return dataset if isinstance(dataset.get('ann_file'), str) else None
+
+
+def _coco_dataset(config: Config, loader: str) -> dict | None:
+    """The local data set of a loader, if its file is one of COCO or LVIS boxes."""
+    dataset = local_dataset(config, loader)
+    kind = None if dataset is None else _kind(dataset)
     if not (inspect.isclass(kind) and issubclass(kind, CocoDataset)):
         return None
-    remote = any('://' in str(dataset.get(key)) for key in ('data_root', 'ann_file'))
-    if remote or not isinstance(ann_file, str) or dataset.get('backend_args'):
-        return None
-    return dataset
+    # Panoptic files hold segments in place of boxes.
+    same = kind.parse_data_info is CocoDataset.parse_data_info
+    return dataset if same else None
 
 
 def _kind(dataset: dict) -> object:
@@ -113,7 +121,14 @@ def _kind(dataset: dict) -> object:
     return DATASETS.get(kind) if isinstance(kind, str) else kind
 
 
-def _image_finder(dataset: dict):
+def _image_finder(dataset: dict) -> Callable[[str], bool] | None:
+    """Whether an image is there; None for data sets with file names of their own.
+
+    Objects365 and LVIS v0.5 read others than their files give.
+    """
+    loaders = (CocoDataset.load_data_list, LVISV1Dataset.load_data_list)
+    if _kind(dataset).load_data_list not in loaders:
+        return None
     prefix = (dataset.get('data_prefix') or {}).get('img') or ''
     folder = os.path.join(dataset.get('data_root') or '', prefix)
     return lambda name: os.path.isfile(os.path.join(folder, name))
@@ -194,7 +209,9 @@ def _require_boxes(key: str, source: Path, dataset: dict, document: dict) -> Non
             _print(f'{source}: there is no category {_some(absent)}')
         counts.subtract(unnamed)
     if not any(counts.values()):
-        raise SystemExit(f'{key}: nothing is left of {source}')
+        raise SystemExit(
+            f'{key}: nothing is left of {source}; --no-data-check does not look'
+        )
 
 
 def _some(names: list[str]) -> str:

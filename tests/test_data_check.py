@@ -265,6 +265,32 @@ def test_half_a_file_and_nothing_left_are_errors(config, tmp_path):
         check_data(config)
 
 
+@pytest.mark.parametrize('kind', ['Objects365V2Dataset', 'LVISV05Dataset'])
+def test_images_that_mmdet_renames_are_not_looked_for(config, tmp_path, kind):
+    document = json.loads((tmp_path / 'train.json').read_text())
+    for image in document['images']:
+        image['file_name'] = f'COCO_train2014_{image["file_name"]}'
+    write(tmp_path, 'train', document)
+    config.pop('val_dataloader')
+    with pytest.raises(SystemExit, match='nothing is left of .*; --no-data-check'):
+        check_data(config)
+    config.train_dataloader.dataset.type = kind
+    spoil(tmp_path, 'train', bbox=[0, 0, float('inf'), 5])
+    check_data(config)
+    made = json.loads(Path(config.train_dataloader.dataset.ann_file).read_text())
+    assert len(made['images']) == 4
+    assert len(made['annotations']) == 3
+
+
+def test_panoptic_files_are_left_alone(config, tmp_path):
+    document = json.loads((tmp_path / 'train.json').read_text())
+    document['annotations'] = [dict(image_id=0, segments_info=[dict(id=1, bbox=[])])]
+    write(tmp_path, 'train', document)
+    config.train_dataloader.dataset.type = 'CocoPanopticDataset'
+    check_data(config)
+    assert config.train_dataloader.dataset.ann_file == 'train.json'
+
+
 def test_other_data_sets_are_left_alone(config):
     config.train_dataloader.dataset.type = 'VOCDataset'
     config.val_dataloader.dataset.ann_file = 's3://bucket/val.json'

@@ -13,6 +13,7 @@ from pathlib import Path
 with contextlib.redirect_stdout(io.StringIO()):
     from mmdet.datasets.api_wrappers import COCO
 
+    from daal_mmdet.datasets.annotation_file import read_annotations
     from daal_mmdet.evaluation.error_types import error_table
     from daal_mmdet.evaluation.few_class_coco_metric import read_groups
 
@@ -39,14 +40,52 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def read_truth(path: Path) -> COCO:
+    """Read the annotations; a box is no crowd unless it says so.
+
+    Raises:
+        ValueError: If it is no file of COCO boxes.
+    """
+    coco = COCO()
+    coco.dataset = read_annotations(path)
+    for annotation in coco.dataset['annotations']:
+        annotation.setdefault('iscrowd', 0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def read_detections(path: Path, coco: COCO) -> list[dict]:
+    """Read the detections.
+
+    Raises:
+        ValueError: If it is no list of detections, or has some on other images.
+    """
+    try:
+        detections = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f'{path} is no JSON, or only part of one: {error}') from error
+    keys = {'image_id', 'category_id', 'bbox', 'score'}
+    if not isinstance(detections, list) or not all(
+        isinstance(d, dict) and keys <= d.keys() for d in detections
+    ):
+        raise ValueError(f'{path} is no list of detections with {sorted(keys)}')
+    unknown = {d['image_id'] for d in detections} - coco.imgs.keys()
+    if unknown:
+        raise ValueError(
+            f'{path} has detections on {len(unknown)} images that the annotations do '
+            f'not have, such as {sorted(unknown, key=str)[0]!r}'
+        )
+    return detections
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print the table, and which classes its groups are."""
     args = parse_args(argv)
-    detections = json.loads(args.detections.read_text(encoding='utf-8'))
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(args.annotations))
-    names = [category['name'] for category in coco.cats.values()]
     try:
+        coco = read_truth(args.annotations)
+        detections = read_detections(args.detections, coco)
+        names = [category['name'] for category in coco.cats.values()]
         groups = read_groups(str(args.train_annotations), names)
     except ValueError as error:
         sys.exit(str(error))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from daal_mmdet.datasets.annotation_file import read_annotations
+
 # Where each split's annotations and images may be, in the order in which we look.
 _ANNOTATIONS = ('annotations/{split}.json', 'annotations/instances_{split}2017.json')
+# What is read of the parts of a file.
+_NEEDED = {'images': ('id', 'file_name', 'width', 'height'),
+           'annotations': ('image_id', 'category_id', 'bbox'),
+           'categories': ('id', 'name')}
 _IMAGES = ('{split}', '{split}2017', 'images/{split}', 'images/{split}2017', 'images')
 
 
@@ -105,17 +110,14 @@ def _find_annotations(root: Path, split: str) -> Path:
 
 
 def _read(file: Path) -> dict:
-    try:
-        document = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{file} is no JSON: {error}') from error
-    keys = ('images', 'annotations', 'categories')
-    missing = [k for k in keys if not isinstance(document, dict) or k not in document]
-    if missing:
-        raise ValueError(f'{file} is no COCO detection file: it lacks {missing}')
-    empty = [key for key in keys if not document[key]]
-    if empty:
-        raise ValueError(f'{file}: {empty} is empty')
+    document = read_annotations(file)
+    for part, keys in _NEEDED.items():
+        if not document[part]:
+            raise ValueError(f'{file}: {part} is empty')
+        for item in document[part]:
+            missing = [key for key in keys if key not in item]
+            if missing:
+                raise ValueError(f'{file}: {part} lack {missing}: {str(item)[:80]}')
     return document
 
 

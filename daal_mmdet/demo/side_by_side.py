@@ -94,6 +94,15 @@ class Job:
                 'comparison: name another folder')
         shutil.rmtree(self.work_dir)
 
+    def reopen(self) -> None:
+        """Go back before the last iteration of a run that has not been validated.
+
+        A training that resumes at its end does nothing, the validation included.
+        """
+        if not read_scalars(self.work_dir).val:
+            end = self.work_dir / f'iter_{self.max_iters}.pth'
+            end.unlink(missing_ok=True)
+
     def record(self, *, finished: bool) -> None:
         """Note on disk whether the run is finished."""
         text = json.dumps(dict(fingerprint=self.fingerprint, finished=finished))
@@ -146,7 +155,9 @@ def train_side_by_side(
 
 def _start(job: Job, train_script: Path, threads: int) -> subprocess.Popen:
     resume = job.state() == 'interrupted'
-    if not resume:
+    if resume:
+        job.reopen()
+    else:
         job.clear()
     job.work_dir.mkdir(parents=True, exist_ok=True)
     job.config.dump(job.config_file)

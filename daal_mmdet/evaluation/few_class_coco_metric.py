@@ -135,7 +135,8 @@ class FewClassCocoMetric(CocoMetric):
         **kwargs: The arguments of ``CocoMetric``.
 
     Raises:
-        FileNotFoundError: If ``train_ann_file`` does not exist.
+        FileNotFoundError: If ``train_ann_file`` does not exist; behind ``backend_args``
+            only when it is read.
         TypeError, ValueError: If ``groups`` is not as above, or its rule lacks a
             ``train_ann_file``.
         ValueError: When it learns of the data set, which is before a training starts:
@@ -163,6 +164,7 @@ class FewClassCocoMetric(CocoMetric):
         if (
             train_ann_file is not None
             and '://' not in str(train_ann_file)
+            and not kwargs.get('backend_args')
             and not Path(train_ann_file).is_file()
         ):
             raise FileNotFoundError(

@@ -123,8 +123,11 @@ def test_repeated_class_names(tmp_path):
 @pytest.mark.parametrize(('content', 'message'), [
     ('{"images": [', r'train\.json is no JSON'),
     ('[]', r"no COCO detection file: it lacks \['images', 'annotations',"),
-    ('{"images": [1], "annotations": [], "categories": [1]}',
-     r"train\.json: \['annotations'\] is empty"),
+    ('{"images": [], "annotations": [], "categories": [{}]}',
+     r'train\.json: images is empty'),
+    ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [], "categories": []}',
+     r"images lack \['width', 'height'\]: \{'id': 1, 'file_name': 'a'\}"),
+    ('{"images": [1], "annotations": [], "categories": []}', 'images is no list of'),
 ])
 def test_files_that_are_no_annotations(tmp_path, content, message):
     _write(tmp_path)

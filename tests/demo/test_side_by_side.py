@@ -131,6 +131,25 @@ def test_an_interrupted_run_is_resumed(tmp_path, script):
     assert len(list((tmp_path / 'a').glob('*/vis_data'))) == 2
 
 
+def test_a_run_that_ended_before_its_validation_goes_back_a_checkpoint(
+        tmp_path, script):
+    job = _job(tmp_path / 'a')
+    job.work_dir.mkdir()
+    job.record(finished=False)
+    for name in ('iter_20.pth', 'iter_30.pth', 'last_checkpoint'):
+        (job.work_dir / name).touch()
+    assert job.state() == 'interrupted'
+    train_side_by_side([job], script, _nothing)
+    assert job.console_log.read_text().endswith('resume True\n')
+    assert [p.name for p in job.work_dir.glob('*.pth')] == ['iter_20.pth']
+    assert read_scalars(job.work_dir).val
+    # Validated, it keeps what it has.
+    job.record(finished=False)
+    (job.work_dir / 'iter_30.pth').touch()
+    train_side_by_side([job], script, _nothing)
+    assert (job.work_dir / 'iter_30.pth').exists()
+
+
 def test_scalars_of_several_starts_are_merged(tmp_path):
     for name, lines in {
             '20260101_000000': [dict(loss=3.0, step=10), dict(loss=2.0, step=20)],

@@ -160,6 +160,28 @@ def test_tool(tmp_path, capsys):
         detection_errors.main([str(truth), str(tmp_path / 'none.json')])
     text = f'there is no file {tmp_path / "none.json"}'
     assert text in capsys.readouterr().err
+    # A box without iscrowd is none.
+    document = annotated(BOXES[:3])
+    for annotation in document['annotations']:
+        del annotation['iscrowd']
+    truth.write_text(json.dumps(document))
+    detection_errors.main(arguments)
+    assert capsys.readouterr().out == out
+    for detections, message in (
+        ('[{"image_id"', 'out.bbox.json is no JSON, or only part of one'),
+        ('{}', r"is no list of detections with \['bbox', 'category_id', 'im"),
+        ([DETECTIONS[0][0] | {'image_id': 77}], 'on 1 images that .* such as 77'),
+    ):
+        text = detections if isinstance(detections, str) else json.dumps(detections)
+        results.write_text(text)
+        with pytest.raises(SystemExit, match=message):
+            detection_errors.main(arguments)
+    results.write_text('[]')
+    truth.write_text('{}')
+    with pytest.raises(SystemExit, match='val.json is no COCO detection file'):
+        detection_errors.main(arguments)
+    truth.write_text(json.dumps(annotated(BOXES[:3])))
+
     document = annotated(BOXES)
     document['categories'] = document['categories'][:1]
     document['annotations'] = document['annotations'][:1]

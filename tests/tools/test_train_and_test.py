@@ -10,6 +10,8 @@ import train as train_tool
 from mmengine.config import Config
 from PIL import Image
 
+from daal_mmdet.cli import load_config
+
 CLASSES = ('cat', 'dog')
 CONFIG = """
 _base_ = '{base}'
@@ -190,6 +192,23 @@ def test_errors_name_what_is_missing(config_file, tool, arguments, message):
     arguments = [argument.format(config_file) for argument in arguments]
     with pytest.raises(SystemExit, match=message):
         tool.main(arguments)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'data_root': 's3://bucket/', 'ann_file': 'train.json'},
+        {'ann_file': 's3://bucket/train.json'},
+        {'ann_file': 'mapped/train.json', 'backend_args': {'backend': 'petrel'}},
+    ],
+)
+def test_data_that_are_not_on_a_local_disk_are_not_looked_for(config_file, options):
+    config = Config.fromfile(config_file)
+    config.merge_from_dict({'train_dataloader': {'dataset': options}})
+    config.dump(config_file.with_name('remote.py'))
+    parsed = train_tool.parse_args([str(config_file.with_name('remote.py'))])
+    made = load_config(parsed, ['train', 'val'])
+    assert made.train_dataloader.dataset.ann_file.endswith('train.json')
 
 
 def test_predictions_go_to_a_pickle(config_file, capsys):
