@@ -69,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     names = [config.model.loss.type for config in loaded]
     if len(set(names)) < len(names):
         names = [path.stem for path in args.configs]
+    if len(set(names)) < len(names):
+        raise SystemExit(f'--configs: expected files of different names, got {names}')
     configs = dict(zip(names, loaded, strict=True))
     for config in loaded:
         config.merge_from_dict(args.cfg_options)

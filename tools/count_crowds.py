@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 import daal_mmdet  # noqa: F401 - registers its modules
-from daal_mmdet.counting.comparison import latest_records, run_schemes
+from daal_mmdet.counting.comparison import latest_records, paired_runs, run_schemes
 from daal_mmdet.counting.comparison_table import scheme_table
 from daal_mmdet.progress import progress_bar
 
@@ -43,7 +43,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--folds', type=int, nargs='+', help='folds of UCF_CC_50 (default: all five)'
     )
-    parser.add_argument('--seeds', type=int, default=1, help='number of seeds')
+    parser.add_argument(
+        '--seeds', type=int, help='number of seeds (default: 1; of a report: all)'
+    )
     parser.add_argument('--first-seed', type=int, default=0)
     parser.add_argument(
         '--data-root', help="folder of the data set (default: the config's)"
@@ -54,7 +56,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--report',
         action='store_true',
-        help='train nothing; write the table of the runs that are there',
+        help='train nothing; write the table of the runs that are there, of the folds '
+        'and seeds that all schemes have',
     )
     parser.add_argument(
         '--cfg-options',
@@ -64,7 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='settings of all configs, as optim_wrapper.optimizer.lr=0.001',
     )
     args = parser.parse_args(argv)
-    if args.seeds < 1:
+    if args.seeds is not None and args.seeds < 1:
         parser.error(f'--seeds: expected a number > 0, got {args.seeds}')
     folds = args.folds or []
     if len(set(folds)) < len(folds) or not set(folds) <= set(FOLDS):
@@ -101,12 +104,16 @@ def main(argv: list[str] | None = None) -> None:
     if args.folds and not has_folds:
         raise SystemExit(f'--folds: the data set of {args.config} has none')
     folds = (args.folds or list(FOLDS)) if has_folds else [None]
-    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    seeds = range(args.first_seed, args.first_seed + (args.seeds or 1))
     if args.report:
         try:
-            records = latest_records(args.out)
+            found = latest_records(args.out)
+            asked = seeds if args.seeds else None
+            records = paired_runs(found, args.schemes, args.folds, asked)
         except ValueError as error:
             raise SystemExit(f'--report: {error}') from error
+        if len(records) < len(found):
+            print(f'{len(found) - len(records)} other runs are no part of the table')
     else:
         total = len(configs) * len(folds) * len(seeds)
         with progress_bar(total=total, desc='trainings', unit='run') as bar:

@@ -7,7 +7,9 @@ import csv
 import hashlib
 import json
 import math
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from mmengine.runner import Runner
 from daal_mmdet.benchmark.config_hash import config_hash
 from daal_mmdet.run_records import append_record, last_of_each, read_records
 
-__all__ = ['RECORDS', 'latest_records', 'run_schemes', 'train_once']
+__all__ = ['RECORDS', 'latest_records', 'paired_runs', 'run_schemes', 'train_once']
 
 RECORDS = 'runs.jsonl'
 
@@ -76,7 +78,9 @@ def run_schemes(
                     record = found[_key(record)]
                 else:
                     name = f'{scheme}_{"" if fold is None else f"fold{fold}_"}{seed}'
-                    work_dir = folder / 'runs' / name
+                    # Runs of another configuration are kept, their logs apart.
+                    work_dir = folder / 'runs' / f'{name}_{record["config"][:8]}'
+                    shutil.rmtree(work_dir, ignore_errors=True)
                     record |= _finite_or_none(train_once(prepared, work_dir))
                     record['work_dir'] = str(work_dir.relative_to(folder))
                     append_record(results, record)
@@ -107,6 +111,41 @@ def latest_records(folder: Path) -> list[dict]:
                 f'({one}) and ({other}); give each data set a folder of its own'
             )
     return latest
+
+
+def paired_runs(
+    records: Sequence[dict],
+    schemes: Sequence[str],
+    folds: Sequence[int | None] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[dict]:
+    """Of runs those that make a table: each fold and seed with all of its schemes.
+
+    Args:
+        records: As of :func:`latest_records`.
+        schemes: The schemes to take, where there are runs of them, in this order.
+        folds: The folds to take; None for all.
+        seeds: The seeds to take; None for all.
+
+    Raises:
+        ValueError: If nothing is left.
+    """
+    chosen = [
+        record
+        for record in records
+        if record['scheme'] in schemes
+        and (folds is None or record['fold'] in folds)
+        and (seeds is None or record['seed'] in seeds)
+    ]
+    present = {record['scheme'] for record in chosen}
+    places = Counter((record['fold'], record['seed']) for record in chosen)
+    whole = [r for r in chosen if places[r['fold'], r['seed']] == len(present)]
+    if not whole:
+        raise ValueError(
+            f'expected a fold and seed with runs of all of {list(schemes)}, got none '
+            f'among {len(records)} runs'
+        )
+    return sorted(whole, key=lambda record: schemes.index(record['scheme']))
 
 
 def train_once(config: Config, work_dir: Path) -> dict:

@@ -19,7 +19,8 @@ __all__ = ['TARGET_NOISE', 'latest_records', 'run_comparison', 'train_once']
 
 _RECORDS = 'runs.jsonl'
 
-# What happens to the training targets, in standard deviations of the train part.
+# What happens to the training targets, in standard deviations of the train part,
+# whatever a config says.
 TARGET_NOISE: dict[str, dict | None] = {
     'clean': None,
     'noisy': dict(std=0.5),
@@ -132,7 +133,9 @@ def _prepare(config: Config, condition: str, seed: int, split: str) -> Config:
     # Deep: Config.copy() shares everything but the top level.
     config = copy.deepcopy(config)
     noise = TARGET_NOISE[condition]
-    if noise is not None:
+    if noise is None:
+        config.train_dataloader.dataset.pop('target_noise', None)
+    else:
         config.train_dataloader.dataset.target_noise = dict(seed=seed, **noise)
     config.test_dataloader.dataset.split = split
     config.randomness = dict(seed=seed)

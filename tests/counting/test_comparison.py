@@ -1,5 +1,6 @@
 """From the shipped configs through MMEngine's runner to records, table and pictures."""
 
+import copy
 import json
 import math
 import re
@@ -17,7 +18,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from daal_mmdet.counting import comparison
-from daal_mmdet.counting.comparison import latest_records, run_schemes
+from daal_mmdet.counting.comparison import latest_records, paired_runs, run_schemes
 from daal_mmdet.counting.comparison_table import scheme_table
 from daal_mmdet.counting.crowd_scenes import (
     write_shanghaitech_layout,
@@ -232,6 +233,38 @@ def test_a_report_refuses_runs_of_several_data_sets(tmp_path, capsys):
     assert len(latest_records(tmp_path)) == 4
 
 
+def test_a_table_takes_the_runs_that_all_schemes_have():
+    runs = [
+        record('b', 0, 1.0),
+        record('a', 0, 2.0),
+        record('a', 1, 3.0),
+        record('b', 2, 4.0),
+        record('a', 2, 5.0),
+        record('c', 2, 6.0),
+    ]
+
+    def errors(*arguments):
+        return [(r['scheme'], r['MAE']) for r in paired_runs(runs, *arguments)]
+
+    assert errors(['a', 'b']) == [('a', 2), ('a', 5), ('b', 1), ('b', 4)]
+    assert errors(['c', 'a', 'b', 'd']) == [('c', 6), ('a', 5), ('b', 4)]
+    assert errors(['a'], [1, 2]) == [('a', 3), ('a', 5)]
+    assert errors(['a', 'b'], [2], [0]) == [('a', 5), ('b', 4)]
+    text = r"a fold and seed with runs of all of \['a', 'b'\], got none among 6 runs"
+    with pytest.raises(ValueError, match=text):
+        errors(['a', 'b'], None, [7])
+
+
+def test_other_settings_leave_the_logs_of_earlier_runs(tmp_path, part_b):
+    config = small('csrnet_small_shanghaitech_b', part_b)
+    (long,) = run_schemes({'a': config}, [None], [0], tmp_path)
+    config = copy.deepcopy(config)
+    config.merge_from_dict({'train_cfg.max_iters': 2, 'optim_wrapper.optimizer.lr': 1})
+    (short,) = run_schemes({'a': config}, [None], [0], tmp_path)
+    steps = [FinishedRun(tmp_path, r).curve('loss')[0].tolist() for r in (long, short)]
+    assert steps == [[1, 2, 3], [1, 2]]
+
+
 def test_a_run_that_diverged_is_a_result(tmp_path, part_b, monkeypatch):
     diverged = record('b', None, math.nan) | {'counts': {'1': [10.0, math.inf]}}
     results = {'a': record('a', None, 5.0), 'b': diverged}
@@ -245,7 +278,7 @@ def test_a_run_that_diverged_is_a_result(tmp_path, part_b, monkeypatch):
     configs = {name: small('csrnet_small_shanghaitech_b', part_b) for name in 'ab'}
     for _ in range(2):
         records = run_schemes(configs, [None], [0], tmp_path)
-        assert calls == ['a_0', 'b_0']
+        assert [call.rpartition('_')[0] for call in calls] == ['a_0', 'b_0']
     assert records[1]['MAE'] is None
     assert records[1]['counts'] == {'1': [10.0, None]}
     assert records == read_records(tmp_path / 'runs.jsonl')
@@ -340,6 +373,17 @@ def test_tools_train_tabulate_and_draw(tmp_path, capsys):
     (tmp_path / 'out' / 'table.md').unlink()
     count_crowds.main([*common, '--report'])
     assert (tmp_path / 'out' / 'table.md').read_text() == table
+    # An unfinished comparison, and a part of it.
+    stray = records[0] | {'fold': 3}
+    append_record(tmp_path / 'out' / 'runs.jsonl', stray)
+    capsys.readouterr()
+    count_crowds.main([*common, '--report'])
+    assert table in capsys.readouterr().out
+    count_crowds.main([*common, '--report', '--folds', '3', '--schemes', 'CSRNet'])
+    shown = capsys.readouterr().out
+    assert shown.startswith('2 other runs are no part of the table\n')
+    assert '| CSRNet | ' in shown
+    assert 'A-BNM' not in shown
 
     pictures = [tmp_path / 'new' / name for name in ('curves.png', 'grid.png')]
     arguments = ['--curves', str(pictures[0]), '--grid', str(pictures[1])]

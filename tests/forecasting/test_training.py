@@ -186,6 +186,10 @@ def test_each_run_gets_its_seed_noise_and_part(load, tmp_path, trained):
         None,
         dict(std=3.0, fraction=0.1, seed=5),
     ]
+    # Also where a config has its own.
+    config.train_dataloader.dataset.target_noise = dict(std=9.0)
+    run_comparison({'b': config}, ['clean'], [5], tmp_path, 'val')
+    assert 'target_noise' not in trained[-1]['train_dataloader']['dataset']
     for prepared in trained:
         assert prepared['randomness'] == dict(seed=5)
         assert prepared['test_dataloader']['dataset']['split'] == 'val'

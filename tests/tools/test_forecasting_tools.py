@@ -124,10 +124,12 @@ def test_a_run_that_was_done_anew_counts_once(tmp_path):
     assert len(records) == 2
 
 
-def test_bad_arguments_are_named(tmp_path, capsys):
+def test_bad_arguments_are_named(configs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare_forecasts.main(['--seeds', '0'])
     assert '--seeds: expected a number > 0, got 0' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='--configs: expected files of different nam'):
+        compare_forecasts.main(['--configs', *configs, configs[0]])
     with pytest.raises(SystemExit):
         plot_forecasts.main([str(tmp_path), 'a.png'])
     assert "has test runs of [], not 'clean'" in capsys.readouterr().err

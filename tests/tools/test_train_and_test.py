@@ -199,7 +199,7 @@ def test_errors_name_what_is_missing(config_file, tool, arguments, message):
     [
         {'data_root': 's3://bucket/', 'ann_file': 'train.json'},
         {'ann_file': 's3://bucket/train.json'},
-        {'ann_file': 'mapped/train.json', 'backend_args': {'backend': 'petrel'}},
+        {'ann_file': 'x/train.json', 'backend_args': dict(backend='p', _delete_=True)},
     ],
 )
 def test_data_that_are_not_on_a_local_disk_are_not_looked_for(config_file, options):
