@@ -21,7 +21,7 @@ so one that was never measured is g, and a small data set, which measures a cell
 times in all, is described by its levels and templates. The state of g is the mean of
 its slots as they were measured, each weighted by f^m; its level counts as one slot
 more. So a template that is seldom measured is like the others of its level, not like
-the prior, which counts as one slot of the level in the first iteration.
+the prior, which counts as one slot of the level, measured when the level was added.
 
 R is estimated from the residuals *after* the update, e = z_i - x, since
 E[e e^T] = R - P for any number of measurements: the mean of e e^T + P, weighted by f^m,
@@ -54,7 +54,8 @@ _NOISE_FLOOR = 1e-10
 # Smallest eigenvalue of a full R, over its largest variance: the sum of a few squares
 # is singular, and in float32 rounding would make it indefinite.
 _RELATIVE_FLOOR = 1e-6
-_SMALLEST_SHARE = 1e-20
+# A level that waits stops forgetting here, before its sums leave float32.
+_SMALLEST_WEIGHT = 1e-10
 # Sums of squares of larger residuals would leave float32.
 _LARGEST_RESIDUAL = 1e15
 
@@ -116,7 +117,6 @@ class CovarianceBank:
         self.visits = self._zeros(0, dtype=torch.int64)
         # On the device too, where a recorded step reads them.
         self._now = self._zeros(dtype=torch.int64)
-        self._prior_weight = self._zeros()
         self.iterations = 0
         self._measured_at = self._zeros(0, dtype=torch.int64)
         self._noise_sum = self._zeros(0, *self._unit.shape)
@@ -130,6 +130,8 @@ class CovarianceBank:
         self._group_covariance_sum = self._zeros(0, *self._unit.shape)
         self._group_log_det_sum = self._zeros(0)
         self._group_count = self._zeros(0)
+        # One entry a level.
+        self._prior_weight = self._zeros(0)
         self._replay_step, self._replay_log_det = Replay(), Replay()
 
     def __len__(self) -> int:
@@ -144,8 +146,6 @@ class CovarianceBank:
     def iterations(self, number: int) -> None:
         self._iterations = number
         self._now.fill_(number)
-        # Above 0, for levels that have waited for thousands of iterations.
-        self._prior_weight.fill_(max(self.forgetting**number, _SMALLEST_SHARE))
 
     def add_level(self, templates: int, height: int = 1, width: int = 1) -> int:
         """Append the slots of a level.
@@ -171,6 +171,7 @@ class CovarianceBank:
             self._extend(name, count)
         for name in _GROUP_STATE:
             self._extend(name, templates)
+        self._prior_weight = F.pad(self._prior_weight, (0, 1), value=1.0)
         self.levels.append(sizes)
         return len(self.levels) - 1
 
@@ -293,8 +294,8 @@ class CovarianceBank:
 
     def _used(self) -> tuple[tuple[Tensor, ...], tuple[float | None, ...]]:
         """Tensors and constants that a step or a look-up depends on."""
-        constants = '_now', '_prior_weight', '_unit', '_group', '_level_of_group'
-        names = _SLOT_STATE + _GROUP_STATE + constants
+        constants = '_now', '_unit', '_group', '_level_of_group'
+        names = _STATE + constants
         options = (
             self.process_noise,
             self.measurement_noise,
@@ -331,7 +332,7 @@ class CovarianceBank:
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to go on bit by bit."""
-        tensors = {name: getattr(self, name) for name in _SLOT_STATE + _GROUP_STATE}
+        tensors = {name: getattr(self, name) for name in _STATE}
         return {
             'options': {
                 'covariance': self.kind,
@@ -361,11 +362,11 @@ class CovarianceBank:
             )
         self.levels, self._group = [], self._group[:0]
         self._level_of_group = self._level_of_group[:0]
-        for name in _SLOT_STATE + _GROUP_STATE:
+        for name in _STATE:
             setattr(self, name, getattr(self, name)[:0])
         for level in state['levels']:
             self.add_level(*level)
-        for name in _SLOT_STATE + _GROUP_STATE:
+        for name in _STATE:
             getattr(self, name).copy_(state[name])
         self.iterations = state['iterations']
 
@@ -420,6 +421,12 @@ class CovarianceBank:
             buffer[slots] = torch.where(_over(measured, value), value, buffer[slots])
         group = self._group[slots]
         once = (first & measured).float()
+        weight = self._prior_weight.index_add(
+            0, self._level_of_group, self._group_count
+        )
+        kept = torch.where(weight > _SMALLEST_WEIGHT, self.forgetting, 1.0)
+        self._prior_weight.mul_(kept)
+        kept = kept[self._level_of_group]
         for name, value in (
             ('_group_noise_sum', noise),
             ('_group_noise_count', count),
@@ -429,7 +436,8 @@ class CovarianceBank:
             ('_group_count', once),
         ):
             value = _over(once, value) * value
-            getattr(self, name).mul_(self.forgetting).index_add_(0, group, value)
+            total = getattr(self, name)
+            total.mul_(_over(kept, total)).index_add_(0, group, value)
 
     def _shrunk(
         self, total: Tensor, count: Tensor, strength: float, prior: Tensor | float
@@ -443,10 +451,11 @@ class CovarianceBank:
             prior: Counts as one term of each level, forgotten like one.
         """
         level, weight = self._level_of_group, self._prior_weight
-        level_total = self._zeros(len(self.levels), *total.shape[1:]) + weight * prior
-        level_count = self._zeros(len(self.levels)) + weight
-        level_total.index_add_(0, level, total)
-        level_count.index_add_(0, level, count)
+        level_total = self._zeros(len(self.levels), *total.shape[1:])
+        level_total = (level_total + _over(weight, total) * prior).index_add(
+            0, level, total
+        )
+        level_count = weight.index_add(0, level, count)
         mean = (level_total / _over(level_count, total))[level]
         if strength == float('inf'):
             return mean
@@ -483,6 +492,7 @@ _GROUP_STATE = (
     '_group_log_det_sum',
     '_group_count',
 )
+_STATE = (*_SLOT_STATE, *_GROUP_STATE, '_prior_weight')
 
 
 def _missing(slots: Tensor) -> int:

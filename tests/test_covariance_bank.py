@@ -177,7 +177,7 @@ def test_a_rare_template_becomes_like_the_others_of_its_level():
     rng = np.random.default_rng(0)
     bank = make_bank()
     step(bank, [(1, rng.normal(size=4))] * 3)
-    for _ in range(3000):
+    for _ in range(600):
         step(bank, [(0, rng.normal(size=4) * 0.1)])
     # Of one level: as a slot that was measured long ago, or never.
     log_det = bank.log_det(torch.tensor([1, 3, 4]))
@@ -185,6 +185,26 @@ def test_a_rare_template_becomes_like_the_others_of_its_level():
     np.testing.assert_allclose(bank.noise(torch.tensor([1])), 0.01, rtol=0.5)
     # Of a level that was never measured: the prior.
     np.testing.assert_allclose(bank.log_det(torch.tensor([8])), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize('covariance', COVARIANCES)
+def test_a_level_keeps_what_it_knows_however_long_it_waits(covariance):
+    bank = make_bank(covariance, forgetting=0.9)
+    generator = torch.Generator().manual_seed(0)
+    first = torch.arange(4)
+    for _ in range(50):
+        bank.step(first, 0.03 * torch.randn(4, 4, generator=generator))
+    last = torch.tensor([len(bank) - 1])
+    assert bank.level_of(last) != bank.level_of(first[:1])
+    # Until nothing is left that is a slot's own.
+    for _ in range(200):
+        bank.step(last, 0.5 * torch.randn(1, 4, generator=generator))
+    known = bank.log_det(first), bank.noise(first), bank.estimate(first)[0]
+    for _ in range(600):
+        bank.step(last, 0.5 * torch.randn(1, 4, generator=generator))
+    now = bank.log_det(first), bank.noise(first), bank.estimate(first)[0]
+    for before, after in zip(known, now, strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-5)
 
 
 def test_cells_of_the_same_and_of_another_size():

@@ -159,6 +159,8 @@ class _Overheard:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        # A pickled method is looked up by it, and found in the class.
+        self.__name__ = name
 
     def __call__(self, head: nn.Module, *args: Any, **kwargs: Any) -> Any:
         method = getattr(type(head), self.name)

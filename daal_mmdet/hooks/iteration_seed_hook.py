@@ -9,7 +9,7 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 __all__ = ['IterationSeedHook']
 
@@ -31,11 +31,13 @@ class IterationSeedHook(Hook):
 
     What else that takes: ``randomness=dict(seed=...)``, which the order of the data
     depends on; for an epoch-based loop, checkpoints at the ends of epochs, where it
-    can resume; and, where worker processes augment, ``persistent_workers=False``.
-    Workers that live on draw from where they are, and those of a resumed run begin
-    anew: the hook warns. (mmengine seeds new workers alike in every epoch.) Where they
-    must live on, the benchmark's ``RepeatableTrainingHook`` loads the batches that a
-    resumed run has behind it once more; a config needs one of the two hooks.
+    can resume; and, where worker processes augment, an epoch-based loop with
+    ``persistent_workers=False``, or ``num_workers=0``. Workers that live on, as they do
+    throughout a loop of iterations, draw from where they are, and those of a resumed
+    run begin anew: the hook warns. (mmengine seeds new workers alike in every epoch.)
+    Where they must live on, the benchmark's ``RepeatableTrainingHook`` loads the
+    batches that a resumed run has behind it once more; a config needs one of the two
+    hooks.
     """
 
     # Before every hook and step that draws.
@@ -44,11 +46,13 @@ class IterationSeedHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Seed the reading of the first batch; warn of what can't be repeated."""
         loader = runner.train_dataloader
-        if loader.num_workers > 0 and loader.persistent_workers:
+        iterates = isinstance(runner.train_loop, IterBasedTrainLoop)
+        if loader.num_workers > 0 and (iterates or loader.persistent_workers):
+            remedy = 'num_workers=0' if iterates else 'persistent_workers=False'
             runner.logger.warning(
-                'IterationSeedHook: the augmentations of persistent workers differ '
-                'after a resume; train_dataloader.persistent_workers=False repeats '
-                'them'
+                'IterationSeedHook: the augmentations of workers that live on after an '
+                'epoch, or in a loop of iterations, differ after a resume; '
+                f'train_dataloader.{remedy} repeats them'
             )
         self._seed(runner, runner.iter, _DATA)
 

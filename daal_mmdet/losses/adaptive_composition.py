@@ -61,7 +61,9 @@ class AdaptiveComposition(FilterState):
     Attributes:
         proportion: The filter; None where nothing adapts.
         pending: Sums of the running iteration on this rank, (num_counts + 4,). In the
-            state dict, but no buffer: DDP may copy rank 0's buffers to all.
+            state dict, but no buffer: DDP may copy rank 0's buffers to all. Of several
+            ranks rank 0 writes the checkpoint, and its sums are those of all after a
+            resume: one measurement of the filters.
         calls_per_iteration: Calls of the iteration before, scalar.
 
     Raises:

@@ -102,9 +102,11 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         use_mask: Refused: mask losses have no class rows.
         num_classes: C; None takes it from the head, or else from the first logits.
         bnm_weight: Weight of L_bnm, >= 0; the paper's is 0.05. Its meaning depends on
-            ``bnm_normalization``; with 'bound' L_bnm lies in [0, 1). The default is 0,
-            which leaves out the term and its filter: beside the class weights it
-            measured no better (docs/choices.md) and costs time.
+            ``bnm_normalization``; with 'bound' L_bnm lies in [0, 1). YOLOX, RTMDet and
+            TOOD divide what the loss returns by their number of positives, L_bnm too:
+            multiply by it there. The default is 0, which leaves out the term and its
+            filter: beside the class weights it measured no better (docs/choices.md) and
+            costs time.
         bnm_adaptive: Whether the Kalman gain scales ``bnm_weight``.
         bnm_normalization: 'bound', 'batch' or 'rank'.
         bnm_method: 'auto', 'svd', 'gram', 'newton_schulz' or 'fast'.
@@ -114,8 +116,9 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
             floor, process_noise``); None switches it off.
         confusion_weight: Weight, >= 0, of the cross entropy among the classes that
             :func:`confusion_loss` adds to L_task on rows that hold an object, with the
-            weights of their classes; sigmoid only. None means 0.1 for a sigmoid with
-            ``class_balance``, else 0. Reduction 'none' leaves the term out.
+            adaptive and fixed weights of their classes; sigmoid only. None means 0.1
+            for a sigmoid with ``class_balance``, else 0. Reduction 'none' leaves the
+            term out.
         update_cycle: Iterations between updates of the proportion; None predicts them.
         update_fraction: Predicted change of the task loss that calls for an update.
         update_cycle_range: Smallest and largest predicted cycle, in iterations.
@@ -322,7 +325,12 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         task, rows = self.task_term(pred, targets, balance, reduction, avg_factor, take)
         logits = None if rows is None else self.task_term.class_logits(rows)
         if confuses:
-            confusion = confusion_loss(logits, targets.of_rows(take), taken, balance)
+            confusion = confusion_loss(
+                logits,
+                targets.of_rows(take),
+                taken,
+                self.task_term.combined_weights(balance, C, pred.device),
+            )
             # Rows that were thinned out have others stand for them.
             share = foreground.sum() / taken.sum().clamp(min=1)
             divisor = self.task_term.divisor(pred, targets, reduction, avg_factor)

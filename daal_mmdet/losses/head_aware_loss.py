@@ -44,6 +44,7 @@ class HeadAwareLoss(PlacedModule):
         self.custom_activation = False
         self.custom_accuracy = False
         self._head_hook: RemovableHandle | None = None
+        self._attribute = ''
 
     def placed(self, owner: nn.Module, name: str) -> None:
         """Learn from the head that builds this loss; see :func:`rules_of`."""
@@ -57,7 +58,14 @@ class HeadAwareLoss(PlacedModule):
         self.custom_accuracy = custom
         if self._head_hook is not None:
             self._head_hook.remove()
-        self._head_hook = owner.register_forward_pre_hook(self.before_head)
+        self._attribute = name
+        self._head_hook = owner.register_forward_pre_hook(self._hear_of_head)
+
+    def _hear_of_head(self, head: nn.Module, inputs: tuple) -> None:
+        # A loss that another one has replaced is no part of the head any more.
+        standing = getattr(head, self._attribute, None)
+        if getattr(standing, '_orig_mod', standing) is self:
+            self.before_head(head, inputs)
 
     def before_head(self, head: nn.Module, inputs: tuple) -> None:
         """See that the head is about to compute its predictions."""

@@ -136,7 +136,7 @@ class TaskTerm(nn.Module):
             pred = _unsaturated(pred)
         C, weight = targets.num_classes, targets.weight
         self._check_exponents(C)
-        class_weight = self._combine_weights(balance, C, pred.device)
+        class_weight = self.combined_weights(balance, C, pred.device)
         if weight is not None and weight.dim() > 1 and targets.scores is not None:
             raise ValueError(
                 'weight: expected one a row for (labels, scores) targets, got shape '
@@ -182,6 +182,26 @@ class TaskTerm(nn.Module):
         if self.avg_non_ignore and targets.not_ignored is not None:
             return targets.not_ignored.sum().clamp(min=1) * columns
         return max(len(pred), 1) * columns
+
+    def combined_weights(
+        self, balance: Tensor | None, num_classes: int, device: torch.device
+    ) -> Tensor | None:
+        """Adaptive and fixed class weights: (C,) for a sigmoid, else (C + 1,)."""
+        fixed = self.class_weight
+        size = num_classes if self.use_sigmoid else num_classes + 1
+        if fixed is not None and fixed.dim() == 1 and len(fixed) != size:
+            raise ValueError(
+                f'class_weight: expected {size} values for {num_classes} classes with '
+                f'use_sigmoid={self.use_sigmoid}, got {len(fixed)}'
+            )
+        if balance is None and self.bg_cls_weight is None:
+            return None if fixed is None else fixed.expand(size)
+        if balance is None:
+            balance = torch.ones(num_classes, device=device)
+        if not self.use_sigmoid:
+            background = 1.0 if self.bg_cls_weight is None else self.bg_cls_weight
+            balance = F.pad(balance, (0, 1), value=background)
+        return balance if fixed is None else balance * fixed
 
     def class_logits(self, pred: Tensor) -> Tensor:
         """Logits of the C foreground classes, whatever form ``pred`` has, (N, C)."""
@@ -282,26 +302,6 @@ class TaskTerm(nn.Module):
                     f'{name}: expected one value or {size} for {num_classes} classes '
                     f'with use_sigmoid={self.use_sigmoid}, got {len(exponent)}'
                 )
-
-    def _combine_weights(
-        self, balance: Tensor | None, num_classes: int, device: torch.device
-    ) -> Tensor | None:
-        """Adaptive and fixed class weights: (C,) for a sigmoid, else (C + 1,)."""
-        fixed = self.class_weight
-        size = num_classes if self.use_sigmoid else num_classes + 1
-        if fixed is not None and fixed.dim() == 1 and len(fixed) != size:
-            raise ValueError(
-                f'class_weight: expected {size} values for {num_classes} classes with '
-                f'use_sigmoid={self.use_sigmoid}, got {len(fixed)}'
-            )
-        if balance is None and self.bg_cls_weight is None:
-            return None if fixed is None else fixed.expand(size)
-        if balance is None:
-            balance = torch.ones(num_classes, device=device)
-        if not self.use_sigmoid:
-            background = 1.0 if self.bg_cls_weight is None else self.bg_cls_weight
-            balance = F.pad(balance, (0, 1), value=background)
-        return balance if fixed is None else balance * fixed
 
 
 def _parse_exponent(name: str, value: object) -> float | Tensor:

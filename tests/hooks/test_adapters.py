@@ -1,6 +1,7 @@
 """Each adapter, on mmdet's own heads with random features."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -322,6 +323,11 @@ def test_copies_of_a_model_track_nothing(shipped_config):
         copied['bbox_head'].loss(make_features(PYRAMID, 256), make_samples())
     assert not recorder.tracker._coming
     assert not recorder.tracker._slots
+    pickled = pickle.loads(pickle.dumps(model))
+    assert pickled['bbox_head'].loss_bbox.tracker is None
+    with pytest.warns(UserWarning, match='nothing tracks a covariance'):
+        pickled['bbox_head'].loss(make_features(PYRAMID, 256), make_samples())
+    assert not recorder.tracker._coming
 
 
 def test_detached_heads_are_as_before(shipped_config):

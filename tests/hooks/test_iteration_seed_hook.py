@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from daal_mmdet.hooks import iteration_seed_hook
 
@@ -12,11 +13,20 @@ from daal_mmdet.hooks import iteration_seed_hook
 class Runner(SimpleNamespace):
     """What the hook asks of a runner."""
 
-    def __init__(self, seed=3, iter=0, workers=0, persistent=False):
+    def __init__(
+        self,
+        seed=3,
+        iter=0,
+        workers=0,
+        persistent=False,
+        loop=EpochBasedTrainLoop,
+    ):
         self.warnings = []
         super().__init__(
             seed=seed,
             iter=iter,
+            # Only its class is looked at.
+            train_loop=loop.__new__(loop),
             logger=SimpleNamespace(warning=self.warnings.append),
             train_dataloader=SimpleNamespace(
                 num_workers=workers, persistent_workers=persistent
@@ -79,10 +89,17 @@ def test_seeds_and_ranks_draw_their_own(other, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('workers', 'persistent', 'warns'), [(0, False, 0), (2, False, 0), (2, True, 1)]
+    ('workers', 'persistent', 'loop', 'remedy'),
+    [
+        (0, False, EpochBasedTrainLoop, None),
+        (2, False, EpochBasedTrainLoop, None),
+        (2, True, EpochBasedTrainLoop, 'persistent_workers=False'),
+        (0, False, IterBasedTrainLoop, None),
+        (2, False, IterBasedTrainLoop, 'num_workers=0'),
+    ],
 )
-def test_persistent_workers_are_warned_of(workers, persistent, warns):
-    runner = Runner(workers=workers, persistent=persistent)
-    drawn_in(runner, 1)
-    assert len(runner.warnings) == warns
-    assert all('persistent_workers=False' in text for text in runner.warnings)
+def test_workers_that_live_on_are_warned_of(workers, persistent, loop, remedy):
+    runner = Runner(workers=workers, persistent=persistent, loop=loop)
+    HOOKS.build({'type': 'IterationSeedHook'}).before_train(runner)
+    assert len(runner.warnings) == (remedy is not None)
+    assert all(f'train_dataloader.{remedy} rep' in text for text in runner.warnings)

@@ -354,7 +354,10 @@ def test_gradient_of_everything_together(use_sigmoid):
     'call', [{}, {'avg_factor': 7.0}, {'reduction_override': 'sum'}]
 )
 @pytest.mark.parametrize('activated', [False, True])
-def test_confusion_term_of_every_form_of_target(form, weighted, call, activated):
+@pytest.mark.parametrize('class_weight', [None, [0.0, 3.0, 1.0, 0.5, 2.0]])
+def test_confusion_term_of_every_form_of_target(
+    form, weighted, call, activated, class_weight
+):
     pred, labels, weight = rows()
     labels[3] = -100
     weight[4] = 0
@@ -371,7 +374,7 @@ def test_confusion_term_of_every_form_of_target(form, weighted, call, activated)
     weight = {None: None, 'row': weight, 'entry': torch.rand(N, C)}[weighted]
     if weight is not None:
         shares = shares * (weight if weight.dim() > 1 else weight[:, None])
-    options = {'num_classes': C, 'bnm_weight': 0.0, 'activated': activated}
+    options = {'num_classes': C, 'activated': activated, 'class_weight': class_weight}
     ours, plain = (
         DAALFocalLoss(confusion_weight=v, **options).eval() for v in (0.3, 0.0)
     )
@@ -383,6 +386,8 @@ def test_confusion_term_of_every_form_of_target(form, weighted, call, activated)
     got = ours(given, target, weight, **call) - plain(given, target, weight, **call)
     divisor = N if form == 'quality' else N * C
     divisor = {'avg_factor': 7.0, 'reduction_override': 1.0}.get(*call or [''], divisor)
+    if class_weight is not None:
+        balance = balance * torch.tensor(class_weight)
     want = 0.3 * oracles.confusion(pred, shares, balance) / divisor
     assert got.item() == pytest.approx(want, rel=1e-4)
 

@@ -193,6 +193,33 @@ def test_a_compiled_loss_keeps_what_it_knows_of_its_head():
     assert other.loss_cls._orig_mod.rules == loss.rules
 
 
+def test_a_loss_that_was_replaced_is_silent():
+    heard = []
+
+    class Listener(DAALFocalLoss):
+        def before_head(self, head, inputs):
+            heard.append(self)
+
+    head = nn.Linear(2, 2)
+    features = torch.ones(1, 2)
+    head.loss_cls = old = Listener()
+    head(features)
+    assert heard == [old]
+    head.loss_cls = new = Listener()
+    head(features)
+    assert heard == [old, new]
+    head.loss_cls = torch.compile(new, backend='eager')
+    copied = copy.deepcopy(head)
+    head(features)
+    copied(features)
+    assert heard[2:] == [new, copied.loss_cls._orig_mod]
+    head.loss_cls = CrossEntropyLoss()
+    head(features)
+    del head.loss_cls
+    head(features)
+    assert len(heard) == 4
+
+
 def test_a_sigmoid_box_head_predicts_its_classes():
     head = build({**ROI_HEAD, 'loss_cls': SIGMOID}).eval()
     logits = torch.full((1, 5), -9.0)
