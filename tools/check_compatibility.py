@@ -73,13 +73,19 @@ def choose(args: argparse.Namespace) -> list[shipped_configs.ShippedConfig]:
 
 
 def known_results(args: argparse.Namespace) -> list[CheckResult]:
-    """Results of the records, the last of each config, by family."""
+    """Results of the records, the last of each config, by family.
+
+    Raises:
+        ValueError: If there are none of the chosen families.
+    """
     known = {r['config']: CheckResult(**r) for r in read_records(args.records)}
     results = [
         result
         for name, result in known.items()
         if args.families is None or name.split('/')[0] in args.families
     ]
+    if not results:
+        raise ValueError(f'families: {args.records} has no result of {args.families}')
     return sorted(results, key=lambda result: result.config.split('/')[0])
 
 

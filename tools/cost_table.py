@@ -51,7 +51,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='BYTES',
         help='bytes a second between nodes, for each GPU (default %(default)g)',
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name in ('positives', 'step_seconds', 'gpus_per_node', 'network_bandwidth'):
+        value = getattr(args, name)
+        if not value > 0:
+            parser.error(f'--{name.replace("_", "-")}: expected > 0, got {value}')
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:

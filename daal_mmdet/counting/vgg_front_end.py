@@ -30,7 +30,7 @@ class VGGFrontEnd(BaseModule):
         width: Factor of all numbers of channels, > 0; 1 is VGG-16.
         norm_cfg: Normalisation behind each convolution, ``dict(type='BN')``; None, as
             in VGG-16, for none.
-        init_cfg: None, an initialiser of MMEngine, or ``dict(type='Pretrained',
+        init_cfg: None, initialisers of MMEngine, or ``dict(type='Pretrained',
             checkpoint=...)`` with a VGG-16 in torchvision's layout:
             ``'torchvision://vgg16'`` (needs torchvision and a network), a URL, or a
             file. Weights of other layers in it are ignored; each of these must be
@@ -46,7 +46,7 @@ class VGGFrontEnd(BaseModule):
         self,
         width: float = 1.0,
         norm_cfg: dict | None = None,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
         check_number('width', width, above=0)
         super().__init__(init_cfg=init_cfg)
@@ -73,12 +73,13 @@ class VGGFrontEnd(BaseModule):
 
     def init_weights(self) -> None:
         """Initialise, or load the weights that ``init_cfg`` names."""
-        if not self.init_cfg or self.init_cfg['type'] != 'Pretrained':
+        init = self.init_cfg
+        if not isinstance(init, dict) or init['type'] != 'Pretrained':
             super().init_weights()
             return
-        self._load(self.init_cfg['checkpoint'])
+        self._load(init['checkpoint'])
         if hasattr(self, '_params_init_info'):
-            update_init_info(self, f'VGG-16 from {self.init_cfg["checkpoint"]}')
+            update_init_info(self, f'VGG-16 from {init["checkpoint"]}')
         self._is_init = True
 
     def _load(self, checkpoint: str) -> None:

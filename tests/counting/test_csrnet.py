@@ -50,6 +50,17 @@ def test_layers_are_those_of_the_paper():
     assert sum(p.numel() for p in model.parameters()) == 16_263_489
 
 
+def test_initialisers_may_be_a_list():
+    init = [
+        dict(type='Constant', layer='Conv2d', val=0.5),
+        dict(type='Constant', layer='BatchNorm2d', val=2.0),
+    ]
+    front_end = VGGFrontEnd(1 / 64, dict(type='BN'), init)
+    front_end.init_weights()
+    assert (front_end.features[0].weight == 0.5).all()
+    assert (front_end.features[1].weight == 2.0).all()
+
+
 def test_vgg16_weights_load_key_by_key(vgg16_state, tmp_path):
     path = tmp_path / 'vgg16.pth'
     torch.save(vgg16_state, path)

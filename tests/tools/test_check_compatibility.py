@@ -109,6 +109,8 @@ def test_failures_are_told_and_the_exit_code_says_so(monkeypatch, tmp_path, caps
 def test_errors_name_the_option(tmp_path, capsys):
     assert tool.main(arguments(tmp_path, 'yolov99')) == 2
     assert 'error: --families: expected some of' in capsys.readouterr().err
+    assert tool.main([*arguments(tmp_path, 'atss'), '--table-only']) == 2
+    assert "has no result of ['atss']" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         tool.main(['--jobs', '0'])
     assert '--jobs: expected > 0, got 0' in capsys.readouterr().err

@@ -90,6 +90,9 @@ def test_a_model_without_boxes_is_named():
         workload_of('x', torch.nn.Linear(1, 1), (64, 64))
 
 
-def test_numbers_of_gpus_are_checked_on_the_command_line():
+def test_numbers_are_checked_on_the_command_line(capsys):
+    with pytest.raises(SystemExit):
+        tool.main([str(RETINANET), '--step-seconds', '0'])
+    assert '--step-seconds: expected > 0, got 0' in capsys.readouterr().err
     with pytest.raises(SystemExit, match='num_gpus: expected a value >= 1, got 0'):
         tool.main([str(RETINANET), '--gpus', '0'])
