@@ -43,6 +43,18 @@ def test_gain_and_proportion_match_the_oracle(losses, cycle, trend_noise, forget
     np.testing.assert_allclose(proportions, want, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize('falls', [True, False])
+def test_predicted_cycles_of_a_steady_trend_match_the_oracle(falls):
+    losses = noisy_descent(80, noise=0.003)
+    losses = losses if falls else losses[::-1].copy()
+    gains, proportions = run(AdaptiveProportion().double(), losses)
+    want_gains, want = oracles.proportion_filter(losses, 1e-3, 0.95, cycle=None)
+    np.testing.assert_allclose(gains, want_gains, rtol=1e-5)
+    np.testing.assert_allclose(proportions, want, rtol=1e-5)
+    # Cycles of more than one iteration: it is held in between.
+    assert 5 < len(set(proportions)) < 60
+
+
 def test_gain_lies_inside_0_and_1_and_falls_as_the_filter_settles():
     proportion = AdaptiveProportion()
     gains, proportions = run(proportion, noisy_descent(200))

@@ -603,6 +603,21 @@ def test_scalars_show_the_last_loss_there_was(hub):
     assert shown[1] == shown[2] != shown[0]
 
 
+def test_a_head_that_evaluates_ends_no_iteration(hub):
+    loss = DAALFocalLoss()
+    pred, labels, _ = rows()
+    set_iteration(0)
+    loss(pred.requires_grad_(), labels)
+    pending = loss.pending.clone()
+    set_iteration(1)
+    with torch.no_grad():
+        loss.before_head(None, ())
+    loss.eval().before_head(None, ())
+    assert torch.equal(loss.pending, pending)
+    loss.train().before_head(None, ())
+    assert not loss.pending.any()
+
+
 def test_buffers_never_change_identity_or_shape():
     loss = DAALFocalLoss(bnm_weight=0.05)
     before = {name: (id(b), b.shape) for name, b in loss.named_buffers()}

@@ -281,6 +281,20 @@ def test_half_precision_is_computed_in_float32():
         assert torch.equal(loss.P, exact.P)
 
 
+def test_the_likelihood_of_the_noise_touches_neither_truth_nor_control():
+    generator = torch.Generator().manual_seed(0)
+    pred, true, control = torch.randn(3, 2, 6, 1, generator=generator)
+    gradients = []
+    for learn_noise in (False, True):
+        given = [t.clone().requires_grad_() for t in (pred, true, control)]
+        loss = KalmanLoss(**RANDOM_WALK, B=[[0.7]], learn_noise=learn_noise)
+        loss(*given).backward()
+        gradients.append([t.grad for t in given])
+    assert loss.log_q.grad != 0
+    for without, with_it in zip(*gradients, strict=True):
+        torch.testing.assert_close(with_it, without, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize('learn_noise', [False, True])
 def test_a_model_in_half_precision_trains(learn_noise):
     loss = KalmanLoss(**RANDOM_WALK, learn_noise=learn_noise).half()

@@ -73,7 +73,7 @@ def test_positives_among_other_rows(name, avg_factor):
     pred, target = boxes()
     rows = torch.tensor([0, 2, 5])
     weight = torch.zeros(6, 4, dtype=torch.float64)
-    weight[rows] = 1
+    weight[rows] = torch.tensor([[0.5], [1.0], [3.0]], dtype=torch.float64)
     loss = UncertaintyAwareLoss(dict(type=name))
     plain = loss(pred, target, weight, avg_factor)
     loss.tracker = Tracker(rows, torch.full((3,), 2.0, dtype=torch.float64))
