@@ -6,14 +6,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import sys
 from pathlib import Path
 
 with contextlib.redirect_stdout(io.StringIO()):
     from mmdet.datasets.api_wrappers import COCO
 
-    from daal_mmdet.datasets.annotation_file import read_annotations
+    from daal_mmdet.datasets.annotation_file import read_annotations, read_json
     from daal_mmdet.evaluation.error_types import error_table
     from daal_mmdet.evaluation.few_class_coco_metric import read_groups
 
@@ -61,10 +60,7 @@ def read_detections(path: Path, coco: COCO) -> list[dict]:
     Raises:
         ValueError: If it is no list of detections, or has some on other images.
     """
-    try:
-        detections = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f'{path} is no JSON, or only part of one: {error}') from error
+    detections = read_json(path)
     keys = {'image_id', 'category_id', 'bbox', 'score'}
     if not isinstance(detections, list) or not all(
         isinstance(d, dict) and keys <= d.keys() for d in detections

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ['Cleaning', 'clean_annotations', 'is_lvis', 'read_annotations']
+__all__ = ['Cleaning', 'clean_annotations', 'is_lvis', 'read_annotations', 'read_json']
 
 _KEYS = ('images', 'annotations', 'categories')
 # Where mmdet and the evaluations read one and stop if there is none.
@@ -57,11 +57,7 @@ def read_annotations(path: str | os.PathLike) -> dict:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'annotations: there is no file {str(path)!r}')
-    try:
-        document = json.loads(path.read_bytes())
-    # Also of bytes that are no text, and of a number with thousands of digits.
-    except ValueError as error:
-        raise ValueError(f'{path} is no JSON, or only part of one: {error}') from error
+    document = read_json(path)
     missing = [k for k in _KEYS if not isinstance(document, dict) or k not in document]
     if missing:
         raise ValueError(f'{path} is no COCO detection file: it lacks {missing}')
@@ -70,6 +66,19 @@ def read_annotations(path: str | os.PathLike) -> dict:
         if not isinstance(items, list) or not all(isinstance(i, dict) for i in items):
             raise ValueError(f'{path}: {key} is no list of objects')
     return document
+
+
+def read_json(path: Path) -> object:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: If it is none, or half of one; the message names the file.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    # Also of bytes that are no text, and of a number with thousands of digits.
+    except ValueError as error:
+        raise ValueError(f'{path} is no JSON, or only part of one: {error}') from error
 
 
 def is_lvis(document: dict) -> bool:
