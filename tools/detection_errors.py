@@ -58,7 +58,8 @@ def read_detections(path: Path, coco: COCO) -> list[dict]:
     """Read the detections.
 
     Raises:
-        ValueError: If it is no list of detections, or has some on other images.
+        ValueError: If it is no list of detections, or has some on images or of
+            categories that the annotations do not have.
     """
     detections = read_json(path)
     keys = {'image_id', 'category_id', 'bbox', 'score'}
@@ -66,12 +67,16 @@ def read_detections(path: Path, coco: COCO) -> list[dict]:
         isinstance(d, dict) and keys <= d.keys() for d in detections
     ):
         raise ValueError(f'{path} is no list of detections with {sorted(keys)}')
-    unknown = {d['image_id'] for d in detections} - coco.imgs.keys()
-    if unknown:
-        raise ValueError(
-            f'{path} has detections on {len(unknown)} images that the annotations do '
-            f'not have, such as {sorted(unknown, key=str)[0]!r}'
-        )
+    for key, what, known in (
+        ('image_id', 'on {} images', coco.imgs),
+        ('category_id', 'of {} categories', coco.cats),
+    ):
+        unknown = {d[key] for d in detections} - known.keys()
+        if unknown:
+            raise ValueError(
+                f'{path} has detections {what.format(len(unknown))} that the '
+                f'annotations do not have, such as {sorted(unknown, key=str)[0]!r}'
+            )
     return detections
 
 

@@ -27,9 +27,10 @@ def error_types(coco: COCO, detections: Sequence[Mapping]) -> list[str | None]:
     Much as D. Hoiem et al., "Diagnosing error in object detectors", ECCV 2012, and D.
     Bolya et al., "TIDE", ECCV 2020:
 
-    * None: the best box of an object of its class, or on a crowd of its class, where
-      COCO counts neither hits nor errors.
-    * ``'duplicate'``: another box of such an object has a higher score.
+    * None: on an object of its class that no box of a higher score has taken (of
+      several, it takes the one it overlaps most, as in COCO), or on a crowd of its
+      class, where COCO counts neither hits nor errors.
+    * ``'duplicate'``: boxes of higher scores have taken all such objects.
     * ``'confusion'``: there is an object there, of another class.
     * ``'location'``: an object of its class is only touched, at an IoU of 0.1 or more.
     * ``'background'``: nothing of that.
@@ -52,17 +53,17 @@ def error_types(coco: COCO, detections: Sequence[Mapping]) -> list[str | None]:
         crowd = np.array([item.get('iscrowd', 0) for item in objects], dtype=bool)
         indices.sort(key=lambda index: -detections[index]['score'])
         overlaps = _overlaps([detections[i]['bbox'] for i in indices], objects, crowd)
-        found = set()
+        taken = np.zeros(len(objects), dtype=bool)
         for index, overlap in zip(indices, overlaps, strict=True):
             own = categories == detections[index]['category_id']
             single = np.where(own & ~crowd, overlap, 0.0)
-            best = int(single.argmax()) if len(objects) else -1
-            if best >= 0 and single[best] >= _HIT:
-                if best in found:
-                    types[index] = 'duplicate'
-                found.add(best)
+            free = np.where(taken, 0.0, single)
+            if (free >= _HIT).any():
+                taken[free.argmax()] = True
             elif (overlap[own & crowd] >= _HIT).any():
                 continue
+            elif (single >= _HIT).any():
+                types[index] = 'duplicate'
             elif (overlap[~own] >= _HIT).any():
                 types[index] = 'confusion'
             elif (single >= _TOUCH).any():

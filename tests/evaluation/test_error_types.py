@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.datasets.api_wrappers import COCO
+from pycocotools.cocoeval import COCOeval
 
 from daal_mmdet.evaluation.error_types import (
     class_precision,
@@ -28,12 +29,12 @@ def annotated(boxes):
             category_id=CLASSES.index(name) + 1,
             bbox=list(box),
             area=box[2] * box[3],
-            iscrowd=int(bool(crowd)),
+            iscrowd=int(any(crowd)),
         )
         for i, (image, name, box, *crowd) in enumerate(boxes)
     ]
     return dict(
-        images=[dict(id=i, width=100, height=100, file_name='') for i in range(3)],
+        images=[dict(id=i, width=100, height=100, file_name='') for i in range(4)],
         annotations=annotations,
         categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)],
     )
@@ -57,6 +58,9 @@ BOXES = [
     (0, 'dog', (50, 50, 10, 10)),
     (1, 'cat', (0, 0, 10, 10)),
     (1, 'owl', (40, 40, 40, 40), True),
+    (1, 'owl', (60, 60, 10, 10)),
+    (2, 'owl', (0, 0, 10, 10)),
+    (2, 'owl', (2, 0, 10, 10)),
 ]
 DETECTIONS = [
     (found(0, 'cat', (0, 0, 10, 10), 0.6), None),
@@ -71,8 +75,16 @@ DETECTIONS = [
     # The better one has the lower score.
     (found(1, 'cat', (0, 0, 10, 8), 0.4), None),
     (found(1, 'cat', (0, 0, 10, 10), 0.2), 'duplicate'),
+    # The second box of an object within a crowd is one on the crowd.
+    (found(1, 'owl', (60, 60, 10, 10), 0.5), None),
+    (found(1, 'owl', (60, 60, 10, 9), 0.4), None),
+    # Both boxes overlap the first of two objects most; it is taken once.
+    (found(2, 'owl', (0, 0, 10, 10), 0.9), None),
+    (found(2, 'owl', (0.9, 0, 10, 10), 0.8), None),
+    (found(2, 'owl', (1, 0, 10, 10), 0.7), 'duplicate'),
+    (found(2, 'dog', (50, 50, 10, 10), 0.1), 'background'),
     # An image without objects.
-    (found(2, 'dog', (0, 0, 10, 10), 0.1), 'background'),
+    (found(3, 'dog', (0, 0, 10, 10), 0.1), 'background'),
 ]
 
 
@@ -83,6 +95,35 @@ def test_types_of_errors():
     # Whatever the order.
     assert error_types(coco, detections[::-1]) == list(types[::-1])
     assert error_types(coco, []) == []
+
+
+@given(seed=st.integers(0, 500), count=st.integers(0, 30))
+def test_no_errors_are_what_coco_counts_as_hits_or_not_at_all(seed, count):
+    rng = np.random.default_rng(seed)
+
+    def box():
+        return (*rng.uniform(0, 5, 2), *rng.uniform(8, 12, 2))
+
+    names = [CLASSES[i] for i in rng.integers(2, size=count + 6)]
+    truths = [(0, name, box(), i > 4) for i, name in enumerate(names[:6])]
+    coco = as_coco(annotated(truths))
+    detections = [found(0, name, box(), rng.random()) for name in names[6:]]
+    types = error_types(coco, detections)
+    no_error = {d['score'] for d, t in zip(detections, types, strict=True) if t is None}
+    if not detections:
+        assert types == []
+        return
+    with contextlib.redirect_stdout(io.StringIO()):
+        results = coco.loadRes([dict(detection) for detection in detections])
+        evaluator = COCOeval(coco, results, 'bbox')
+        evaluator.params.imgIds, evaluator.params.areaRng = [0], [[0, 1e10]]
+        evaluator.params.areaRngLbl = ['all']
+        evaluator.evaluate()
+    found_by_coco = set()
+    for entry in filter(None, evaluator.evalImgs):
+        matched = (entry['dtMatches'][0] > 0) | (entry['dtIgnore'][0] > 0)
+        found_by_coco.update(np.array(entry['dtScores'])[matched])
+    assert no_error == found_by_coco
 
 
 @given(seed=st.integers(0, 500), count=st.integers(0, 12))
@@ -117,7 +158,7 @@ def test_no_detections_have_no_precision():
     assert (got['cat'], got['dog']) == (0, 0)
     assert np.isnan(got['owl'])
     # A crowd is no ground truth.
-    assert np.isnan(class_precision(as_coco(annotated(BOXES)), [])['owl'])
+    assert np.isnan(class_precision(as_coco(annotated(BOXES[:4])), [])['owl'])
 
 
 def test_table_tells_what_a_kind_of_error_costs():
@@ -171,6 +212,7 @@ def test_tool(tmp_path, capsys):
         ('[{"image_id"', 'out.bbox.json is no JSON, or only part of one'),
         ('{}', r"is no list of detections with \['bbox', 'category_id', 'im"),
         ([DETECTIONS[0][0] | {'image_id': 77}], 'on 1 images that .* such as 77'),
+        ([DETECTIONS[0][0] | {'category_id': 9}], 'of 1 categories that .* such as 9'),
     ):
         text = detections if isinstance(detections, str) else json.dumps(detections)
         results.write_text(text)
