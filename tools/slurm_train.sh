@@ -3,8 +3,9 @@
 #
 #   NODES=4 GPUS_PER_NODE=8 tools/slurm_train.sh PARTITION JOB_NAME CONFIG [OPTIONS]
 #
-# OPTIONS go to tools/train.py; --resume lets a job that was preempted and is started
-# again go on. SRUN_ARGS holds more options of srun, such as "--time 2-0 --requeue".
+# OPTIONS go to tools/train.py. SRUN_ARGS holds more options of srun, such as
+# "--time 2-0". In a job of sbatch --requeue, which Slurm starts again after a
+# preemption, --resume goes on from the last checkpoint.
 set -euo pipefail
 if [ $# -lt 3 ]; then
   echo "usage: $0 PARTITION JOB_NAME CONFIG [OPTIONS OF tools/train.py]" >&2

@@ -183,16 +183,19 @@ def test_slurm_train_starts_one_torchrun_a_node(stub):
     )
     done = shell(
         'slurm_train.sh', 'gpu', 'job', 'my config.py', '--resume',
-        NODES='2', GPUS_PER_NODE='4', SRUN_ARGS='--time 2-0 --requeue',
+        NODES='2', GPUS_PER_NODE='4', SRUN_ARGS='--time 2-0',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     asked = srun()
-    for option in ('--partition', '--nodes', '--gres'):
-        assert option in asked
     assert asked[asked.index('--nodes') + 1] == '2'
     assert asked[asked.index('--gres') + 1] == 'gpu:4'
     assert asked[asked.index('--time') + 1] == '2-0'
-    assert '--requeue' in asked
+    # All of them are options of srun, as --requeue, of sbatch alone, is not.
+    options = [word.partition('=')[0] for word in asked[: asked.index('bash')]]
+    assert {option for option in options if option.startswith('-')} == {
+        '--partition', '--job-name', '--nodes', '--ntasks-per-node', '--gres',
+        '--cpus-per-task', '--kill-on-bad-exit', '--time',
+    }  # fmt: skip
     assert python() == [
         '-m', 'torch.distributed.run', '--nnodes', '2', '--node-rank', '1',
         '--master-addr', 'node5', '--master-port', '29500', '--nproc-per-node', '4',
