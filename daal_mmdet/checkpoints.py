@@ -11,8 +11,9 @@ from mmengine.runner import CheckpointLoader
 
 __all__ = ['Resumable', 'find_resumable', 'why_damaged']
 
-# What a resume reads besides the weights.
-_KEYS = ('state_dict', 'meta', 'message_hub', 'optimizer')
+# What a resume reads; a file of weights alone (``best_*.pth``) lacks the last.
+_KEYS = ('state_dict', 'meta', 'message_hub')
+_OPTIMIZER = 'optimizer'
 
 
 class Resumable(NamedTuple):
@@ -36,48 +37,49 @@ def find_resumable(work_dir: str | os.PathLike) -> Resumable | None:
     mmengine resumes from the file that ``last_checkpoint`` names. A kill between the
     two writes leaves that pointer behind the newest checkpoint, one in the middle of
     its own leaves it empty, and a file may have suffered since. So every ``*.pth`` of
-    the folder (and of the one that the pointer names, if it is another) is asked:
-    its check sums must hold, it must load, and it must hold what a resume needs, which
-    a file of weights alone (``best_*.pth``) does not. Files older than the named one
-    are those of an earlier training in the same folder where they have more iterations:
-    they are taken only if no other is sound.
+    the folder is asked: its check sums must hold, it must load, and it must hold what a
+    resume needs, which a file of weights alone (``best_*.pth``) does not. The folder
+    that the pointer names (the checkpoint hook's ``out_dir``; or, in a copy of a work
+    dir, the original) is asked only where this one has none to go on from. Files older
+    than the named one are those of an earlier training in the same folder where they
+    have more iterations: they are taken only if no other is sound.
 
     Args:
         work_dir: The folder of a training; need not be there.
 
     Returns:
-        The checkpoint; None if there is no file to ask.
+        The checkpoint; None if there is no file to go on from.
 
     Raises:
-        ValueError: If there are files and none is sound; the message gives the reason
-            for each. Starting anew would overwrite what may yet be saved.
+        ValueError: If no file is sound and some are damaged, with the reason for each,
+            or the named one has no optimizer. Starting anew would overwrite what may
+            yet be saved.
     """
     folder = Path(work_dir)
-    files = set(folder.glob('*.pth'))
     pointer = folder / 'last_checkpoint'
-    since = 0.0
-    if pointer.is_file():
-        # Empty, or cut off, if the kill came while it was written.
-        named = pointer.read_text(errors='replace').strip()
-        if named and Path(named).parent.is_dir():
-            files.update(Path(named).parent.glob('*.pth'))
-            if Path(named).is_file():
-                since = Path(named).stat().st_mtime
+    # Empty, or cut off, if the kill came while it was written.
+    named = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
+    places = [folder]
+    elsewhere = Path(named).parent
+    if named and elsewhere.is_dir() and elsewhere.resolve() != folder.resolve():
+        places.append(elsewhere)
     damaged: dict[Path, str] = {}
-    sound: list[tuple[int, float, Path]] = []
-    for path in sorted(files):
-        iteration = _iterations_of(path, damaged)
-        if iteration is not None:
-            sound.append((iteration, path.stat().st_mtime, path))
-    if sound:
-        current = [entry for entry in sound if entry[1] >= since]
-        iteration, _, path = max(current or sound)
-        return Resumable(path, iteration, damaged)
+    weights_alone: list[Path] = []
+    for place in places:
+        found = _newest_in(place, Path(named).name, damaged, weights_alone)
+        if found is not None:
+            return Resumable(*found, damaged)
     if damaged:
         reasons = '; '.join(f'{path.name}: {why}' for path, why in damaged.items())
         raise ValueError(
             f'--resume: no checkpoint in {folder} can be read ({reasons}). Name a '
             'sound one, or move them away to start anew'
+        )
+    if Path(named).name in {path.name for path in weights_alone}:
+        raise ValueError(
+            f'--resume: {named} has no optimizer (save_optimizer=False in the '
+            "checkpoint hook?), so the training can't go on from it. load_from starts "
+            'one with its weights; move it away to start anew'
         )
     return None
 
@@ -90,15 +92,27 @@ def why_damaged(path: str | os.PathLike) -> str | None:
     return reason
 
 
-def _iterations_of(path: Path, damaged: dict[Path, str]) -> int | None:
-    """Iterations that a checkpoint has behind it; None if it can't be resumed from."""
-    checkpoint, reason = _read(path)
-    if reason is not None:
-        damaged[path] = reason
+def _newest_in(
+    folder: Path, named: str, damaged: dict[Path, str], weights_alone: list[Path]
+) -> tuple[Path, int] | None:
+    """The file of a folder to go on from, and its iterations; others are noted."""
+    since = (folder / named).stat().st_mtime if (folder / named).is_file() else 0.0
+    sound: list[tuple[int, float, Path]] = []
+    for path in sorted(folder.glob('*.pth')):
+        checkpoint, reason = _read(path)
+        if reason is not None:
+            damaged[path] = reason
+        elif isinstance(checkpoint, dict) and set(_KEYS) <= set(checkpoint):
+            if _OPTIMIZER in checkpoint:
+                iteration = int(checkpoint['meta']['iter'])
+                sound.append((iteration, path.stat().st_mtime, path))
+            else:
+                weights_alone.append(path)
+    if not sound:
         return None
-    if not isinstance(checkpoint, dict) or not set(_KEYS) <= set(checkpoint):
-        return None
-    return int(checkpoint['meta']['iter'])
+    current = [entry for entry in sound if entry[1] >= since]
+    iteration, _, path = max(current or sound)
+    return path, iteration
 
 
 def _read(path: Path) -> tuple[object, str | None]:

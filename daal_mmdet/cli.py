@@ -149,7 +149,7 @@ def resume(config: Config, checkpoint: str) -> None:
 
     Raises:
         SystemExit: If there is no such file, it is damaged, or 'auto' finds only
-            damaged ones.
+            damaged ones or ones without an optimizer.
     """
     config.resume = True
     if checkpoint != 'auto':

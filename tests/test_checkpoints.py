@@ -3,6 +3,7 @@ import zipfile
 
 import pytest
 import torch
+from mmengine.runner import CheckpointLoader
 
 from daal_mmdet.checkpoints import find_resumable
 
@@ -87,6 +88,49 @@ def test_checkpoints_of_another_folder_are_found_through_the_pointer(tmp_path):
     elsewhere = save(tmp_path / 'out' / 'epoch_3.pth', 30)
     (work / 'last_checkpoint').write_text(str(elsewhere))
     assert find_resumable(work).path == elsewhere
+
+
+def test_a_copy_of_a_work_dir_goes_on_from_its_own_checkpoints(tmp_path):
+    original, copy = tmp_path / 'original', tmp_path / 'copy'
+    save(original / 'epoch_1.pth', 10)
+    own = save(copy / 'epoch_1.pth', 10)
+    newer = save(original / 'epoch_2.pth', 20)
+    (copy / 'last_checkpoint').write_text(str(newer))
+    assert find_resumable(copy).path == own
+    # With nothing of its own to go on from, there is still the original.
+    flip_a_byte(own)
+    found = find_resumable(copy)
+    assert (found.path, list(found.damaged)) == (newer, [own])
+
+
+def test_a_file_is_read_once_however_the_pointer_writes_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = save(tmp_path / 'work' / 'epoch_1.pth', 10)
+    (tmp_path / 'work' / 'last_checkpoint').write_text('work/epoch_1.pth')
+    (tmp_path / 'link').symlink_to('work')
+    read = []
+    monkeypatch.setattr(
+        CheckpointLoader,
+        'load_checkpoint',
+        lambda file, **_: read.append(file) or torch.load(file),
+    )
+    for work_dir in ('work', tmp_path / 'work', 'link'):
+        assert find_resumable(work_dir).path.samefile(path)
+        assert len(read) == 1
+        read.clear()
+
+
+def test_checkpoints_without_optimizer_are_an_error_and_not_overwritten(tmp_path):
+    path = save(tmp_path / 'epoch_1.pth', 10)
+    checkpoint = torch.load(path)
+    del checkpoint['optimizer']
+    torch.save(checkpoint, path)
+    (tmp_path / 'last_checkpoint').write_text(str(path))
+    with pytest.raises(ValueError, match=r'epoch_1\.pth has no optimizer \(save_opti'):
+        find_resumable(tmp_path)
+    sound = save(tmp_path / 'iter_5.pth', 5)
+    os.utime(path, (1e9, 1e9))
+    assert find_resumable(tmp_path).path == sound
 
 
 def test_weights_alone_are_nothing_to_go_on_from(tmp_path):
