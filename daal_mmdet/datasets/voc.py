@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
 import shutil
+import struct
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -104,9 +106,14 @@ def convert_voc(
     Raises:
         FileNotFoundError: If a folder, a list, an annotation file or an image is
             missing; all that are missing are named before anything is written.
-        ValueError: If an annotation file is no XML, or a list holds an image twice.
+        ValueError: If an annotation file is no XML; a list is not UTF-8, is empty or
+            holds an image twice; a class is named twice; or an image has more pixels
+            than Pillow opens.
     """
     root, out = Path(root), Path(out)
+    twice = _repeated(classes or ())
+    if twice:
+        raise ValueError(f'classes: {twice} are named more than once')
     names = {split: _read_list(root, split) for split in splits}
     files = _find_files(root, names)
     objects = {}
@@ -147,8 +154,14 @@ def _read_list(root: Path, split: str) -> list[str]:
     if not path.is_file():
         there = sorted(file.stem for file in path.parent.glob('*.txt'))
         raise FileNotFoundError(f'splits: there is no {path}; there are {there}')
-    lines = path.read_text(encoding='utf-8').splitlines()
+    try:
+        # Windows' editors begin a file with a byte order mark.
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is not UTF-8: {error}') from error
     names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f'{path} lists no image')
     # A list of one class has a second column, of 1, 0 and -1. Names that end so are
     # told from it by their files.
     columns = [re.fullmatch(r'(.*\S)\s+(?:-1|0|1)', name) for name in names]
@@ -156,10 +169,14 @@ def _read_list(root: Path, split: str) -> list[str]:
         names = [column[1] for column in columns]
     # ./a is a.
     names = [Path(name).as_posix() for name in names]
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    twice = _repeated(names)
     if twice:
         raise ValueError(f'{path} lists {twice} more than once')
     return names
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _annotation_file(root: Path, name: str) -> Path:
@@ -217,10 +234,18 @@ def _read_objects(xml: Path, image: Path) -> tuple[dict, list[dict]]:
 
 def _image_size(path: Path) -> tuple[int, int]:
     """(width, height) as mmdet's ``LoadImageFromFile`` will see it, upright."""
-    with Image.open(path) as image:
-        width, height = image.size
-        # Orientations 5 to 8 are a quarter turn, which OpenCV makes when it reads.
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            exif = Image.Exif()
+            # Not getexif: where EXIF says nothing it asks XMP, as OpenCV does not.
+            # And what is no EXIF turns nothing.
+            with contextlib.suppress(SyntaxError, struct.error):
+                exif.load(image.info.get('exif', b''))
+    except Image.DecompressionBombError as error:
+        raise ValueError(f'{path}: {error}') from error
+    # These are a quarter turn, which OpenCV makes when it reads.
+    turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 
 

@@ -199,17 +199,56 @@ def test_a_file_may_state_no_size(tmp_path):
     assert read(tmp_path / 'coco')['images'][0]['height'] == 80
 
 
-def test_a_turned_photograph_has_the_size_that_mmdet_loads(tmp_path):
-    root = write_voc(tmp_path / 'voc', {'a': [('cat', 1, 1, 70, 95)]}, size=(80, 100))
-    turned = Image.new('RGB', (100, 80))
-    exif = turned.getexif()
-    exif[ExifTags.Base.Orientation] = 6
-    turned.save(root / 'JPEGImages' / 'a.jpg', exif=exif)
+def orientation(value):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = value
+    return {'exif': exif}
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize(
+    ('saved', 'turned'),
+    [
+        *[(orientation(value), 5 <= value <= 8) for value in range(10)],
+        ({'exif': b'Exif\x00\x00no EXIF'}, False),
+        ({'exif': b'Exif\x00\x00MM\x00*\x00'}, False),
+    ],
+    ids=[*map(str, range(10)), 'none', 'cut off'],
+)
+def test_a_turned_photograph_has_the_size_that_mmdet_loads(
+    tmp_path, saved, turned, suffix
+):
+    root = write_voc(tmp_path / 'voc', {'a': [('cat', 1, 1, 70, 70)]})
+    (root / 'JPEGImages' / 'a.jpg').unlink()
+    path = root / 'JPEGImages' / f'a{suffix}'
+    Image.new('RGB', (100, 80)).save(path, **saved)
+    convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
+    (image,) = read(tmp_path / 'coco')['images']
+    loaded = LoadImageFromFile()({'img_path': str(path)})['img'].shape[:2]
+    assert (image['height'], image['width']) == loaded
+    assert loaded == ((100, 80) if turned else (80, 100))
+
+
+def test_an_orientation_in_xmp_turns_nothing(tmp_path):
+    root = write_voc(tmp_path / 'voc', {'a': [('cat', 1, 1, 90, 70)]})
+    path = root / 'JPEGImages' / 'a.jpg'
+    turned = b'<rdf:Description tiff:Orientation="6"/>'
+    Image.new('RGB', (100, 80)).save(path, xmp=turned)
+    with Image.open(path) as image:
+        assert image.getexif()[ExifTags.Base.Orientation] == 6
     conversion = convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
     assert conversion.defects == []
-    (image,) = read(tmp_path / 'coco')['images']
-    loaded = LoadImageFromFile()({'img_path': str(root / 'JPEGImages' / 'a.jpg')})
-    assert (image['height'], image['width']) == loaded['img'].shape[:2] == (100, 80)
+    loaded = LoadImageFromFile()({'img_path': str(path)})
+    assert loaded['img'].shape[:2] == (80, 100)
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    root = write_voc(tmp_path / 'voc', {'a': []})
+    (root / 'ImageSets' / 'Main' / 'train.txt').write_text('a\n', 'utf-8-sig')
+    convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
+    assert [image['file_name'] for image in read(tmp_path / 'coco')['images']] == [
+        'a.jpg'
+    ]
 
 
 def test_missing_files_are_all_named_before_anything_is_written(tmp_path):
@@ -230,10 +269,30 @@ def test_other_errors(tmp_path):
         (root / 'ImageSets' / 'Main' / 'twice.txt').write_text(lines)
         with pytest.raises(ValueError, match=r"lists \['a'\] more than once"):
             convert_voc(root, tmp_path / 'coco', ['twice'], progress=False)
+    for content, message in (
+        ('bäcker\n'.encode('latin-1'), r'bad\.txt is not UTF-8: .* 0xe4 in position 1'),
+        (b' \n\n', r'bad\.txt lists no image'),
+    ):
+        (root / 'ImageSets' / 'Main' / 'bad.txt').write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            convert_voc(root, tmp_path / 'coco', ['bad'], progress=False)
+    with pytest.raises(
+        ValueError, match=r"classes: \['cat'\] are named more than once"
+    ):
+        convert_voc(
+            root, tmp_path / 'coco', ['train'], ['cat', 'dog', 'cat'], progress=False
+        )
     for text in ('<annotation>', '<?xml version="1.0" encoding="nonsense"?><a/>'):
         (root / 'Annotations' / 'b.xml').write_text(text)
         with pytest.raises(ValueError, match=r'b\.xml is no XML'):
             convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
+
+
+def test_an_image_of_too_many_pixels_is_named(tmp_path, monkeypatch):
+    root = write_voc(tmp_path / 'voc', {'a': []})
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 3999)
+    with pytest.raises(ValueError, match=r'a\.jpg: Image size \(8000 pixels\) exceeds'):
+        convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
 
 
 def test_images_are_linked_or_copied(tmp_path):
