@@ -67,6 +67,12 @@ class Setup:
         found = asking.probe(self.layout.python)
         if found is not None and self.tidy(Path(found['site'])):
             found = asking.probe(self.layout.python)
+        if found is not None and tuple(found['python']) < decisions.PYTHON_LOWEST:
+            version = '.'.join(map(str, found['python']))
+            raise SetupError(
+                f'{self.layout.venv} is of Python {version}, and >= 3.10 is needed. '
+                'Remove it and start again: rm -rf .venv && make setup'
+            )
         inputs = decisions.inputs_hash(self.layout.root)
         steps = decisions.missing_steps(
             found,
@@ -141,6 +147,12 @@ class Setup:
         if asking.probe(self.layout.python) is not None:
             command = [self.layout.python, '-m', 'ensurepip', '--upgrade']
         else:
+            if self.layout.venv.is_symlink():
+                raise SetupError(
+                    f'{self.layout.venv} is a link to {self.layout.venv.readlink()}, '
+                    'where no Python runs. Remove the link and start again: '
+                    'rm .venv && make setup'
+                )
             shutil.rmtree(self.layout.venv, ignore_errors=True)
             self.layout.venv.mkdir()
             # sys.executable may lie in the very .venv to be replaced.
@@ -328,6 +340,10 @@ def main() -> int:
         say('\nInterrupted. The same command goes on from here.')
         return 130
     except SetupError as error:
+        say(f'\nSet-up stopped: {error}')
+        return 1
+    except OSError as error:
+        # A folder without write access, a full disk.
         say(f'\nSet-up stopped: {error}')
         return 1
     return 0

@@ -141,6 +141,34 @@ def test_old_python_is_told_what_to_do():
     assert 'is Python 3.9. Name a newer one: make PYTHON=' in done.stderr
 
 
+def test_an_environment_of_an_old_python_is_named(tmp_path, monkeypatch):
+    old = {'python': [3, 9, 2], 'site': str(tmp_path), 'versions': VERSIONS}
+    monkeypatch.setattr(setup_env.asking, 'probe', lambda python: old)
+    setup = setup_env.Setup(Layout(tmp_path), None, True, False)
+    with pytest.raises(processes.SetupError, match=r'\.venv is of Python 3\.9\.2, and'):
+        setup.run()
+
+
+def test_a_link_to_no_environment_is_named_and_kept(tmp_path):
+    (tmp_path / '.venv').symlink_to('nowhere')
+    setup = setup_env.Setup(Layout(tmp_path), None, True, False)
+    with pytest.raises(processes.SetupError, match=r'is a link to nowhere, where no'):
+        setup.make_venv()
+    assert (tmp_path / '.venv').is_symlink()
+
+
+def test_what_can_not_be_written_ends_with_a_message(tmp_path, monkeypatch, capsys):
+    # In the place of the folder.
+    (tmp_path / '.venv').touch()
+    monkeypatch.setattr(setup_env, 'Layout', lambda root: Layout(tmp_path))
+    monkeypatch.setattr(setup_env.decisions, 'inputs_hash', lambda root: '')
+    monkeypatch.setattr(sys, 'argv', ['setup_env.py'])
+    monkeypatch.setattr(signal, 'signal', lambda *_: None)
+    assert setup_env.main() == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == f"Set-up stopped: [Errno 17] File exists: '{tmp_path / '.venv'}'"
+
+
 def test_sigterm_ends_the_setup_like_ctrl_c(tmp_path):
     # A checkout of its own whose "python3" for the environment hangs in `-m venv`.
     code = (

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+PYTHON_LOWEST = (3, 10)
 TORCH = '2.13.0'  # the newest that was seen to compile mmcv and run the stack
 TORCH_LOWEST, TORCH_BELOW = (2, 4), (2, 14)  # onedl-mmcv itself asks for 2.4
 MMCV = '2.3.6'

@@ -127,9 +127,17 @@ def compile_jobs(cores: int, memory: float | None, wanted: str | None) -> int:
         cores: Cores that this process may use.
         memory: Free GiB, None if not known; each compiler takes up to one.
         wanted: ``MAX_JOBS`` of the user, which wins.
+
+    Raises:
+        SetupError: ``MAX_JOBS`` is no number.
     """
     if wanted:
-        return max(1, int(wanted))
+        try:
+            return max(1, int(wanted))
+        except ValueError:
+            raise SetupError(
+                f'MAX_JOBS is {wanted!r}; it has to be a number of compilers, such as 4'
+            ) from None
     if memory is None:
         return max(1, cores)
     return max(1, min(cores, int(memory / _JOB_MEMORY)))

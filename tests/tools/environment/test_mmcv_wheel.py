@@ -24,6 +24,11 @@ def test_compile_jobs(cores, memory, wanted, jobs):
     assert mmcv_wheel.compile_jobs(cores, memory, wanted) == jobs
 
 
+def test_max_jobs_that_is_no_number_is_named():
+    with pytest.raises(processes.SetupError, match="MAX_JOBS is 'all'; it has to be"):
+        mmcv_wheel.compile_jobs(4, 8.0, 'all')
+
+
 def make_wheel(path, *names):
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, 'w') as archive:
