@@ -24,8 +24,11 @@ class DETRHeadAdapter(HeadAdapter):
     """DETR and its kin: a slot is a decoder layer and a query.
 
     The layers come in the same order in every iteration, with the proposals of a
-    two-stage encoder behind them. Denoising queries change their meaning with the boxes
-    of each batch: they have no slot, weigh the same, and are not measured.
+    two-stage encoder behind them: the best ones (DINO), which are as many as the
+    queries, or those of all cells (Deformable DETR). Maps of other sizes have other
+    cells in the same rows, so the latter share a slot. Denoising queries change their
+    meaning with the boxes of each batch: they have no slot, weigh the same, and are not
+    measured.
     """
 
     method = 'get_targets'
@@ -37,7 +40,7 @@ class DETRHeadAdapter(HeadAdapter):
         self, head: nn.Module, trackers: Sequence[CovarianceTracker], model: nn.Module
     ) -> None:
         super().__init__(head, trackers, model)
-        self._layer = 0
+        self._layer = self._num_queries = 0
 
     def outputs(self, outputs: Any) -> None:
         """Begin with the first layer again: an iteration may have several passes."""
@@ -59,6 +62,10 @@ class DETRHeadAdapter(HeadAdapter):
             labels: Those of each image.
         """
         number = len(labels[0])
+        if self._layer == 0:
+            self._num_queries = number
+        elif number != self._num_queries:
+            return torch.zeros_like(torch.cat(list(labels))), 1
         return _all_queries(labels[0]).repeat(len(labels)), number
 
 

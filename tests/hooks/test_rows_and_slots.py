@@ -340,6 +340,32 @@ def test_queries_of_ddq_are_those_that_were_distinct(shipped_config):
     assert_queries_are_named(tracers, preds, proposals)
 
 
+def test_cells_of_the_encoder_of_deformable_detr_share_a_slot(shipped_config):
+    name = 'deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py'
+    config = shipped_config(name)
+    head = config.model.bbox_head
+    head.loss_bbox = dict(type='UncertaintyAwareSmoothL1', beta=0)
+    head.update(num_pred_layer=LAYERS + 1, share_pred_layer=False, as_two_stage=True)
+    head = MODELS.build(dict(head, train_cfg=config.model.train_cfg)).train()
+    (tracer,) = trace_losses(nn.ModuleDict({'bbox_head': head}))
+    references = [torch.rand(2, QUERIES, 4) for _ in range(LAYERS)]
+    # Batches of two sizes.
+    for cells in (40, 25):
+        head.loss(
+            torch.randn(LAYERS, 2, QUERIES, head.embed_dims),
+            references,
+            torch.randn(2, cells, head.cls_out_channels),
+            torch.rand(2, cells, 4),
+            make_samples(),
+        )
+        bank = tracer.tracker.bank
+        assert bank.levels == [(1, 1, QUERIES)] * LAYERS + [(1, 1, 1)]
+        *layers, encoder = [call.slots for _, call in tracer.calls[-LAYERS - 1 :]]
+        assert encoder.tolist() == [LAYERS * QUERIES] * 6
+        for layer, slots in enumerate(layers):
+            assert bank.level_of(slots).tolist() == [layer] * 6
+
+
 def test_queries_of_a_stage_of_sparse_rcnn(shipped_config):
     config = shipped_config('sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py')
     stage = config.model.roi_head.bbox_head[0]
