@@ -93,6 +93,17 @@ def test_evaluation_and_overflow_leave_the_sums_as_they_are():
     assert loss_cls.pos_grad.abs().sum() > 0
 
 
+def test_gradients_of_other_losses_on_the_same_logits_are_not_counted():
+    counted = []
+    for share in (0, 5):
+        loss_cls = EqualizedFocalLoss(num_classes=3)
+        logits, labels = case()
+        (loss_cls(logits, labels) + share * logits.square().sum()).backward()
+        counted.append(torch.stack((loss_cls.pos_grad, loss_cls.neg_grad)))
+    assert torch.equal(*counted)
+    assert (counted[0] > 0).any()
+
+
 def test_without_scale_it_is_the_focal_loss():
     logits, labels = case()
     loss_cls = EqualizedFocalLoss(num_classes=3, scale_factor=0)

@@ -10,7 +10,10 @@ from mmengine.registry import init_default_scope
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from daal_mmdet.covariance_bank import CovarianceBank
 from daal_mmdet.hooks import KalmanCovarianceHook
+from daal_mmdet.hooks.covariance_tracker import CovarianceTracker
+from daal_mmdet.losses.uncertainty_aware_smooth_l1 import UncertaintyAwareSmoothL1
 from tests.hooks.test_adapters import make_samples
 
 STRIDES, ITERATIONS = (8, 16), 5
@@ -111,3 +114,21 @@ def test_two_processes_end_where_one_does(tmp_path):
             else:
                 assert first[part][name] == second[part][name] == want
     assert alone['bank']['visits'].sum() > 30
+
+
+def make_levels(rank, folder):
+    store = f'file://{folder}/store'
+    dist.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
+    tracker = CovarianceTracker(UncertaintyAwareSmoothL1(), CovarianceBank(), 'name')
+    # Batches are padded to their own largest image.
+    tracker.level(0, 3, (4 + rank, 5 - rank))
+    tracker.level(1, 1, (2 - rank, 2))
+    torch.save(tracker.bank.levels, folder / f'{rank}.pth')
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason='torch has no distributed')
+def test_processes_agree_on_the_grid_of_a_level(tmp_path):
+    mp.spawn(make_levels, args=(tmp_path,), nprocs=2)
+    for rank in range(2):
+        assert torch.load(tmp_path / f'{rank}.pth') == [(3, 4, 5), (1, 2, 2)]

@@ -71,6 +71,8 @@ def test_a_resumed_run_draws_what_the_unbroken_one_does():
     unbroken = drawn_in(Runner(), 6)
     draw()
     assert drawn_in(Runner(iter=2), 4) == unbroken[2:]
+    # Resumed where the unbroken one had just validated.
+    assert drawn_in(Runner(iter=3), 3) == unbroken[3:]
     # And every iteration other numbers, in either stream and each generator.
     for generator in range(3):
         numbers = [part[generator] for both in unbroken for part in both]
