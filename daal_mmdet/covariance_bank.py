@@ -352,8 +352,15 @@ class CovarianceBank:
         """Take over a saved state; the options stay those of this bank.
 
         Raises:
-            ValueError: If the state is one of another kind of covariance.
+            ValueError: If the state is one of another kind of covariance, or of a
+                version of this package that kept less.
         """
+        missing = [name for name in _STATE if name not in state]
+        if missing:
+            raise ValueError(
+                f'the saved filters lack {missing}: an earlier version of daal_mmdet '
+                'wrote them, and only that one can go on with them'
+            )
         kind = state['options']['covariance']
         if kind != self.kind:
             raise ValueError(

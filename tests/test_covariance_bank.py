@@ -256,9 +256,7 @@ def test_nothing_and_nonsense_change_nothing(covariance):
 @pytest.mark.parametrize('covariance', COVARIANCES)
 @pytest.mark.parametrize('place', [0, 1, 3])
 @pytest.mark.parametrize('nonsense', [float('nan'), float('-inf'), 1e20])
-def test_nonsense_is_left_out_of_what_its_slot_measures(
-    covariance, place, nonsense
-):
+def test_nonsense_is_left_out_of_what_its_slot_measures(covariance, place, nonsense):
     rows = [(4, [0.3, 0.1, 0.2, 0.1]), (2, [0.5] * 4), (4, [0.1, 0.2, 0.4, 0.3])]
     bank, other = make_bank(covariance), make_bank(covariance)
     for _ in range(2):
@@ -308,3 +306,9 @@ def test_errors_name_what_is_wrong():
         CovarianceBank().add_level(0)
     with pytest.raises(ValueError, match="saved filters are 'full', these are 'diag'"):
         make_bank().load_state_dict(make_bank('full').state_dict())
+    state = CovarianceBank().state_dict()
+    del state['_prior_weight']
+    with pytest.raises(
+        ValueError, match=r"saved filters lack \['_prior_weight'\]: an "
+    ):
+        CovarianceBank().load_state_dict(state)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from daal_mmdet.cli import require_checkpoint
 from daal_mmdet.hooks.saved_covariance import SavedCovariance
 from daal_mmdet.visualization.covariance_maps import draw_covariance
 
@@ -24,9 +26,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Draw one image for each loss."""
     args = parse_args(argv)
+    require_checkpoint('checkpoint', str(args.checkpoint))
+    try:
+        losses = SavedCovariance.load(args.checkpoint)
+    except ValueError as error:
+        sys.exit(str(error))
     folder = args.out or args.checkpoint.parent
     folder.mkdir(parents=True, exist_ok=True)
-    for saved in SavedCovariance.load(args.checkpoint):
+    for saved in losses:
         figure = draw_covariance(
             saved.deviations(), saved.measured(), saved.name, saved.template_names
         )

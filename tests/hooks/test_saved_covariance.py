@@ -61,6 +61,20 @@ def test_the_tool_draws_one_image_a_loss(checkpoint, tmp_path, capsys):
         assert min(image.size) > 100
 
 
+def test_the_tool_says_in_a_line_what_it_cannot_draw(checkpoint, tmp_path):
+    out = ['--out', str(tmp_path / 'maps')]
+    with pytest.raises(SystemExit, match=r"checkpoint: there is no file '.*no\.pth'"):
+        plot_covariance.main([str(tmp_path / 'no.pth'), *out])
+    damaged = tmp_path / 'damaged.pth'
+    damaged.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(SystemExit, match=r"damaged\.pth can't be read: it does not lo"):
+        plot_covariance.main([str(damaged), *out])
+    torch.save({'state_dict': {}}, damaged)
+    with pytest.raises(SystemExit, match='holds no covariance'):
+        plot_covariance.main([str(damaged), *out])
+    assert not (tmp_path / 'maps').exists()
+
+
 def test_what_cannot_be_drawn_is_said(checkpoint, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'no\.pth: no such checkpoint'):
         SavedCovariance.load(tmp_path / 'no.pth')

@@ -1,6 +1,6 @@
 # Aquarium scenes: 448 training images of 7 classes, from 1960 fish to 78 starfish.
 data_hint = ('Put the COCO-format Aquarium set, or a link to it, at data/aquarium:'
-             ' ln -s AQUARIUM_FOLDER data/aquarium')
+             ' mkdir -p data && ln -s "$(realpath AQUARIUM_FOLDER)" data/aquarium')
 dataset_type = 'CocoDataset'
 data_root = 'data/aquarium/'
 metainfo = dict(

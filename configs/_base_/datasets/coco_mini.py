@@ -1,7 +1,7 @@
 # 126 + 128 images of COCO 2017 with its 80 classes, from 254 persons down to none. The
 # second part is for testing; there is no third one, so that nothing may be chosen here.
 data_hint = ('Put COCO-mini, or a link to it, at data/coco_mini:'
-             ' ln -s COCO_MINI_FOLDER data/coco_mini')
+             ' mkdir -p data && ln -s "$(realpath COCO_MINI_FOLDER)" data/coco_mini')
 dataset_type = 'CocoDataset'
 data_root = 'data/coco_mini/'
 img_scale = (384, 288)
