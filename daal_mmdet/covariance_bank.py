@@ -230,7 +230,8 @@ class CovarianceBank:
         own = self._memory(slots)
         mean = self._shrunk(self._group_mean_sum, self._group_count, 1.0, 0.0)
         mean = mean[self._group[slots]]
-        mean = mean + _over(own, mean) * (self.mean[slots] - mean)
+        share = _over(own, mean)
+        mean = share * self.mean[slots] + (1 - share) * mean
         return mean, self._covariance(slots, own)
 
     def noise(self, slots: Tensor) -> Tensor:
@@ -389,9 +390,9 @@ class CovarianceBank:
         covariance = self._shrunk(
             self._group_covariance_sum, self._group_count, 1.0, prior
         )[self._group[slots]]
-        return covariance + _over(own, covariance) * (
-            self.covariance[slots] - covariance
-        )
+        own = _over(own, covariance)
+        # No difference of the two, in which a P far below its group's would be lost.
+        return own * self.covariance[slots] + (1 - own) * covariance
 
     def _remember(
         self,

@@ -200,11 +200,23 @@ def test_a_level_keeps_what_it_knows_however_long_it_waits(covariance):
     for _ in range(200):
         bank.step(last, 0.5 * torch.randn(1, 4, generator=generator))
     known = bank.log_det(first), bank.noise(first), bank.estimate(first)[0]
-    for _ in range(600):
+    for _ in range(1500):
         bank.step(last, 0.5 * torch.randn(1, 4, generator=generator))
     now = bank.log_det(first), bank.noise(first), bank.estimate(first)[0]
     for before, after in zip(known, now, strict=True):
         torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize('covariance', COVARIANCES)
+@pytest.mark.parametrize('prior', [1e4, 1e6, 1e8])
+def test_a_diffuse_prior_does_not_swallow_what_a_slot_knows(covariance, prior):
+    options = dict(initial_variance=prior, measurement_noise=0.01, process_noise=1e-6)
+    bank = make_bank(covariance, **options)
+    slots = torch.tensor([0, 5])
+    bank.step(slots, torch.tensor([[0.1, 0.2, -0.1, 0.0], [0.3, 0.1, 0.2, 0.1]]))
+    # One measurement leaves R of a prior that says nothing.
+    want = torch.full((2,), 4 * np.log(0.01), dtype=torch.float32)
+    torch.testing.assert_close(bank.log_det(slots), want, rtol=1e-5, atol=0)
 
 
 def test_cells_of_the_same_and_of_another_size():

@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from daal_mmdet import kalman
+from daal_mmdet.losses.filter_state import FilterState
 from daal_mmdet.losses.innovation_likelihood import innovation_nll
 from daal_mmdet.losses.sequences import (
     REDUCTIONS,
@@ -164,7 +165,7 @@ def adaptive_dynamic_loss(
 
 
 @MODELS.register_module()
-class AdaptiveDynamicLoss(nn.Module):
+class AdaptiveDynamicLoss(FilterState):
     """Loss for sequences that weighs each step by how far its truth can be trusted.
 
     The repository of Liu et al. ("Dynamically adaptive adjustment loss function biased

@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from daal_mmdet import kalman
+from daal_mmdet.losses.filter_state import FilterState
 from daal_mmdet.losses.innovation_likelihood import innovation_nll
 from daal_mmdet.losses.sequences import (
     REDUCTIONS,
@@ -144,7 +145,7 @@ def kalman_loss(
 
 
 @MODELS.register_module()
-class KalmanLoss(nn.Module):
+class KalmanLoss(FilterState):
     """Loss for sequences: a filter corrects the forecast, its gain weights the error.
 
     The ``KalmanLoss`` that the repository of Liu et al. ("Dynamically adaptive

@@ -242,7 +242,8 @@ def test_a_model_in_half_precision_trains(options):
     value = loss(pred, true, control, mask)
     value.backward()
     assert value.dtype == torch.float32
-    assert loss.P.dtype == torch.float16
+    # What the filter knows is not narrowed.
+    assert loss.P.dtype == torch.float32
     assert torch.isfinite(loss.P).all()
     assert (pred.grad[mask] != 0).all()
     if 'learn_noise' in options:

@@ -303,10 +303,20 @@ def test_a_model_in_half_precision_trains(learn_noise):
     value = loss(pred, torch.randn(2, 4, 1).half(), mask=mask)
     value.backward()
     assert value.dtype == torch.float32
-    assert loss.P.dtype == torch.float16
+    assert loss.P.dtype == torch.float32
     assert loss.P != 1
     assert (pred.grad[mask] != 0).all()
     assert (loss.log_r.grad is not None) == learn_noise
+
+
+def test_half_precision_does_not_narrow_the_filter():
+    noise = dict(Q=[[1e-8]], R=[[1e-8]])
+    loss, half = (KalmanLoss(1, [[1.0]], [[1.0]], **noise) for _ in range(2))
+    half.half()
+    for _ in range(4):
+        sequences = torch.zeros(1, 10, 1), torch.ones(1, 10, 1)
+        assert torch.equal(half(*sequences), loss(*sequences))
+    assert torch.equal(half.P, loss.P)
 
 
 def test_p_is_a_detached_buffer_changed_in_place():
