@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset, LVISDataset, LVISV1Dataset
@@ -43,7 +43,9 @@ def check_data(config: Config) -> None:
     do not number alike, the detector would be judged by other labels than it learned:
     that ends the program too, and so do two categories of one name, from which on all
     labels would be one too high. Boxes of a category that the data set does not name
-    are passed over by mmdet, and counted here.
+    are passed over by mmdet, and counted here. A head of fewer classes than the data
+    set has would train objects of the last ones as background, in silence: that ends
+    the program; a head of more classes is told.
 
     Looked at are COCO and LVIS files on local disks; data sets of other kinds, panoptic
     ones among them, and lists of data sets, are left alone. Every process does the
@@ -55,8 +57,9 @@ def check_data(config: Config) -> None:
 
     Raises:
         SystemExit: If a file is none, nothing is left of it, category names repeat, a
-            validation file is broken, or the two number their classes differently; the
-            message names the file and the defects.
+            validation file is broken, the two number their classes differently, or a
+            head has too few classes; the message names the file or the key and the
+            defects.
     """
     labels: dict[str, list[str]] = {}
     for loader in ('train', 'val'):
@@ -81,6 +84,8 @@ def check_data(config: Config) -> None:
         for line in cleaning.lines():
             _print(f'{source}: {line}')
         _require_boxes(key, source, dataset, cleaned)
+        if names is not None:
+            _require_heads_for(config, names, _class_names(dataset) or names)
         if cleaning.counts:
             target = Path(config.work_dir).resolve() / 'annotations' / source.name
             try:
@@ -212,6 +217,39 @@ def _require_boxes(key: str, source: Path, dataset: dict, document: dict) -> Non
         raise SystemExit(
             f'{key}: nothing is left of {source}; --no-data-check does not look'
         )
+
+
+def _require_heads_for(config: Config, labels: list[str], classes: list[str]) -> None:
+    """Compare the box heads with the labels that come and the classes there may be."""
+    for key, num_classes in _classes_of_heads(config.get('model') or {}):
+        if num_classes < len(labels):
+            raise SystemExit(
+                f'{key}: expected {len(labels)}, the classes of train_dataloader.'
+                f'dataset, got {num_classes}: {_some(labels[num_classes:])} would be '
+                'trained as background'
+            )
+        if num_classes > len(classes):
+            _print(
+                f'{key}: {num_classes}, and train_dataloader.dataset has '
+                f'{len(classes)} classes, {_some(classes)}; the others have no objects'
+            )
+
+
+def _classes_of_heads(model: dict) -> Iterator[tuple[str, int]]:
+    """Keys of box heads and the ``num_classes`` that the config gives them."""
+    if 'language_model' in model:
+        # Their columns are words.
+        return
+    heads = {
+        'model.bbox_head': model.get('bbox_head'),
+        'model.roi_head.bbox_head': (model.get('roi_head') or {}).get('bbox_head'),
+    }
+    for key, given in heads.items():
+        stages = given if isinstance(given, list) else [given]
+        for i, head in enumerate(stages):
+            if isinstance(head, dict) and isinstance(head.get('num_classes'), int):
+                place = f'[{i}]' if isinstance(given, list) else ''
+                yield f'{key}{place}.num_classes', head['num_classes']
 
 
 def _some(names: list[str]) -> str:

@@ -154,6 +154,42 @@ def test_classes_that_only_one_file_has_come_last(config, tmp_path, capsys):
     assert "there is no category ['c2'], which train: " in capsys.readouterr().out
 
 
+def test_a_head_of_too_few_classes_is_an_error(config):
+    config.model = {'bbox_head': {'num_classes': 1}}
+    message = (
+        r'model\.bbox_head\.num_classes: expected 2, the classes of train_dataloader\.'
+        r"dataset, got 1: \['c1'\] would be trained as background"
+    )
+    with pytest.raises(SystemExit, match=message):
+        check_data(config)
+    # Stages of a cascade.
+    heads = [{'num_classes': 2}, {'num_classes': 1}]
+    config.model = {'roi_head': {'bbox_head': heads}}
+    message = r'model\.roi_head\.bbox_head\[1\]\.num_classes: expected 2'
+    with pytest.raises(SystemExit, match=message):
+        check_data(config)
+
+
+def test_a_head_of_more_classes_is_told(config, capsys):
+    config.model = {'bbox_head': {'num_classes': 80}}
+    check_data(config)
+    assert (
+        'model.bbox_head.num_classes: 80, and train_dataloader.dataset has 2 classes, '
+        "['c0', 'c1']; the others have no objects" in capsys.readouterr().out
+    )
+    # Classes that the file lacks count; a default and columns that are words do not.
+    config.train_dataloader.dataset.metainfo.classes = ('c0', 'c1', 'c2')
+    for model in (
+        {'bbox_head': {'num_classes': 3}},
+        {'bbox_head': {}},
+        {'language_model': {}, 'bbox_head': {'num_classes': 1}},
+        {'rpn_head': {'num_classes': 1}},
+    ):
+        config.model = model
+        check_data(config)
+        assert 'num_classes' not in capsys.readouterr().out
+
+
 def test_other_numberings_are_left_alone(config, tmp_path):
     """Objects365 sorts its categories, since its own two files disagree."""
     document = json.loads((tmp_path / 'val.json').read_text())

@@ -1,7 +1,6 @@
 """Train a detector: mmdet's command, with the losses of daal_mmdet registered."""
 
 import argparse
-from pathlib import Path
 
 import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.cli import (
@@ -70,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         resume(config, args.resume)
     # A resume has looked at its checkpoint.
     resumes = args.resume is not None and config.resume
-    if not resumes and config.get('load_from') and Path(config.load_from).is_file():
+    if not resumes and config.get('load_from'):
         require_checkpoint('load_from', config.load_from)
     require_writable(config.work_dir)
     if not args.no_data_check:

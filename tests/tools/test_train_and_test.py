@@ -164,6 +164,11 @@ def test_the_first_start_with_resume_loads_what_the_config_says(
             ['{}', '--resume', 'no.pth'],
             "--resume: there is no file 'no.pth'",
         ),
+        (
+            train_tool,
+            ['{}', '--cfg-options', 'load_from=no.pth'],
+            "load_from: there is no file 'no.pth'",
+        ),
         (test_tool, ['{}', 'no.pth'], "checkpoint: there is no file 'no.pth'"),
         (
             train_tool,
