@@ -198,6 +198,7 @@ def test_other_numberings_are_left_alone(config, tmp_path):
     for split in ('train', 'val'):
         config[f'{split}_dataloader'].dataset.type = 'Objects365V1Dataset'
     check_data(config)
+    assert config.train_dataloader.dataset.ann_file == 'train.json'
 
 
 def test_classes_come_from_the_data_set_or_a_file(config, tmp_path, capsys):
@@ -327,7 +328,10 @@ def test_panoptic_files_are_left_alone(config, tmp_path):
     assert config.train_dataloader.dataset.ann_file == 'train.json'
 
 
-def test_other_data_sets_are_left_alone(config):
+def test_other_data_sets_are_left_alone(config, tmp_path, capsys):
+    spoil(tmp_path, 'train', bbox=[0, 0, float('inf'), 5])
     config.train_dataloader.dataset.type = 'VOCDataset'
     config.val_dataloader.dataset.ann_file = 's3://bucket/val.json'
     check_data(config)
+    assert config.train_dataloader.dataset.ann_file == 'train.json'
+    assert capsys.readouterr().out == ''

@@ -100,9 +100,12 @@ class CovarianceTracker:
             RuntimeError: If calls that were announced before have not come.
         """
         if self._coming:
+            missed = len(self._coming)
+            # Told once: a forward pass that failed must not fail all that follow.
+            self._coming.clear()
             raise RuntimeError(
-                f'{self.name}: {len(self._coming)} calls of the loss were expected and '
-                'did not come, so rows and slots would no longer fit'
+                f'{self.name}: {missed} calls of the loss were expected and did not '
+                'come, so rows and slots would no longer fit'
             )
         slots = torch.cat([call.slots for call in calls])
         weights = self.loss.row_weights(

@@ -142,7 +142,8 @@ class CovarianceWeightedLoss(nn.Module):
         return None
 
     def _measure(self, residuals: Tensor) -> None:
-        if self.tracker is not None and torch.is_grad_enabled():
+        # As elsewhere, an evaluation leaves no trace.
+        if self.tracker is not None and self.training and torch.is_grad_enabled():
             self.tracker.measure(residuals.detach())
 
 

@@ -114,6 +114,23 @@ def test_rows_that_do_not_fit_the_announcement_are_errors():
     tracker.next_call(2)
     with pytest.raises(RuntimeError, match='1 calls of the loss were expected'):
         tracker.announce(calls, skip_empty=False)
+    # Told once.
+    tracker.announce(calls, skip_empty=False)
+
+
+@pytest.mark.parametrize('mode', ['eval', 'no_grad'])
+def test_an_evaluation_leaves_no_measurement(mode):
+    loss = UncertaintyAwareSmoothL1(beta=0)
+    tracker = make_tracker(loss)
+    call = Announcement(2, torch.tensor([0]), torch.tensor([3]))
+    pred = torch.zeros(2, 4, requires_grad=True)
+    for evaluates, visits in ((False, 1), (True, 1)):
+        loss.train(mode == 'no_grad' or not evaluates)
+        tracker.announce([call], skip_empty=False)
+        with torch.set_grad_enabled(mode == 'eval' or not evaluates):
+            loss(pred, torch.ones(2, 4), avg_factor=1.0)
+        tracker.step()
+        assert tracker.bank.visits.sum() == visits
 
 
 def test_calls_without_slots_weigh_the_same_and_are_not_measured():

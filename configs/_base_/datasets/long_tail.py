@@ -1,4 +1,5 @@
-# The generated long-tailed scenes: python tools/make_long_tail.py data/long_tail
+# The generated long-tailed scenes.
+data_hint = 'Make them with: python tools/make_long_tail.py data/long_tail'
 dataset_type = 'CocoDataset'
 data_root = 'data/long_tail/'
 metainfo = dict(
