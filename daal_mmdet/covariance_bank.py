@@ -229,9 +229,7 @@ class CovarianceBank:
         """
         own = self._memory(slots)
         mean = self._shrunk(self._group_mean_sum, self._group_count, 1.0, 0.0)
-        mean = mean[self._group[slots]]
-        share = _over(own, mean)
-        mean = share * self.mean[slots] + (1 - share) * mean
+        mean = _between(own, self.mean[slots], mean[self._group[slots]])
         return mean, self._covariance(slots, own)
 
     def noise(self, slots: Tensor) -> Tensor:
@@ -390,9 +388,7 @@ class CovarianceBank:
         covariance = self._shrunk(
             self._group_covariance_sum, self._group_count, 1.0, prior
         )[self._group[slots]]
-        own = _over(own, covariance)
-        # No difference of the two, in which a P far below its group's would be lost.
-        return own * self.covariance[slots] + (1 - own) * covariance
+        return _between(own, self.covariance[slots], covariance)
 
     def _remember(
         self,
@@ -511,6 +507,13 @@ def _missing(slots: Tensor) -> int:
 def _over(factor: Tensor, like: Tensor) -> Tensor:
     """(M,) with as many dimensions as ``like``."""
     return factor.view(-1, *[1] * (like.dim() - 1))
+
+
+def _between(share: Tensor, own: Tensor, group: Tensor) -> Tensor:
+    """What a slot has of its own, of which (M,) is the share, and of its group."""
+    share = _over(share, own)
+    # Not by their difference, in which a P far below its group's would be lost.
+    return share * own + (1 - share) * group
 
 
 def _sums_over_equal(slots: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:

@@ -339,11 +339,8 @@ def main() -> int:
     except KeyboardInterrupt:
         say('\nInterrupted. The same command goes on from here.')
         return 130
-    except SetupError as error:
-        say(f'\nSet-up stopped: {error}')
-        return 1
-    except OSError as error:
-        # A folder without write access, a full disk.
+    # The latter of a folder without write access, or a full disk.
+    except (SetupError, OSError) as error:
         say(f'\nSet-up stopped: {error}')
         return 1
     return 0
