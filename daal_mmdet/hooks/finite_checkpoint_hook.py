@@ -18,9 +18,6 @@ __all__ = ['FiniteCheckpointHook', 'NotFiniteError']
 _TOLD = 3
 # Keys of a checkpoint that hold weights; EMAHook adds the second.
 _WEIGHTS = ('state_dict', 'ema_state_dict')
-# Scalars that this package logs beside the losses. They name the loss that they are of,
-# as kalman_rpn_head.loss_bbox_log_det_0, and NaN may be meant.
-_BESIDE_LOSSES = ('train/kalman_', 'train/daal_')
 
 
 class NotFiniteError(FloatingPointError):
@@ -89,9 +86,7 @@ class _Losses:
         histories = {
             key.removeprefix('train/'): history.data[0]
             for key, history in runner.message_hub.log_scalars.items()
-            if key.startswith('train/')
-            and 'loss' in key
-            and not key.startswith(_BESIDE_LOSSES)
+            if key.startswith('train/') and 'loss' in key
         }
         self._total = histories.get('loss', np.empty(0))
         # A part that is missing in some iterations can't be told by its place.

@@ -44,7 +44,7 @@ class KalmanCovarianceHook(Hook):
     laid over them. After each iteration one filter step takes the residuals of all
     ranks. Each level's mean log det P appears as the scalar
     ``train/kalman_log_det_<level>``, with the place of the loss in the name if there
-    are several.
+    are several, as ``train/kalman_rpn_head_log_det_<level>``.
 
     The filters are saved in checkpoints under a key of their own, so ``state_dict``
     stays what a config without the hook expects. A resumed training goes on with them;
@@ -181,11 +181,13 @@ class KalmanCovarianceHook(Hook):
             adapter.attach()
             self._adapters.append(adapter)
             self.trackers |= trackers
-        self._scalars = {
-            name: IterationScalars(
-                'kalman' if len(self.trackers) == 1 else f'kalman_{name}'
-            )
+        places = {
+            name: f'_{name.removesuffix("loss_bbox").rstrip("._")}'
             for name in self.trackers
+        }
+        self._scalars = {
+            name: IterationScalars('kalman' if len(places) == 1 else f'kalman{place}')
+            for name, place in places.items()
         }
 
     def _restore(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from mmengine.logging import MessageHub
 from torch import Tensor
@@ -19,7 +21,7 @@ def current_iteration() -> int | None:
 
 def check_prefix(key: str, value: object) -> None:
     """Raise ``ValueError`` unless ``value`` can be the first part of scalars' names."""
-    # MMEngine adds up every logged value with 'loss' in its name.
+    # MMEngine logs the mean of the last iterations of what has 'loss' in its name.
     if not isinstance(value, str) or 'loss' in value:
         raise ValueError(f"{key}: expected a string without 'loss', got {value!r}")
 
@@ -31,11 +33,12 @@ class IterationScalars:
     when the next ones are sent, one iteration later.
 
     Args:
-        prefix: First part of the names, ``train/<prefix>_<name>``.
+        prefix: First part of the names, ``train/<prefix>_<name>``. A place in a model
+            goes without the ``.loss`` of its attributes (see :func:`check_prefix`).
     """
 
     def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+        self.prefix = re.sub('[._]?loss', '', prefix)
         self._in_flight: tuple[list[str], Tensor, torch.cuda.Event] | None = None
 
     @torch.compiler.disable

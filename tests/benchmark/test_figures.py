@@ -16,7 +16,7 @@ def write_log(folder, level, ends, validate=True):
         entry = dict(loss=2.0, loss_cls=level / step, loss_bbox=1.0, step=step)
         entry |= dict(daal_lambda=0.05 - level / step)
         entry |= {'kalman_log_det_0': -1.0, 'kalman_log_det_1': -3.0 - level}
-        entry |= {f'kalman_rpn_head.loss_bbox_log_det_{i}': -2.75 for i in range(2)}
+        entry |= {f'kalman_rpn_head_log_det_{i}': -2.75 for i in range(2)}
         # A level that was never measured.
         entry['kalman_log_det_2'] = float('nan')
         lines.append(entry)

@@ -100,8 +100,8 @@ def test_a_loss_that_is_not_finite_now_is_refused(run):
 def test_scalars_beside_the_losses_are_not_the_cause(run):
     """KalmanCovarianceHook's log-determinant is NaN where there was no box yet."""
     beside = {
-        'kalman_rpn_head.loss_bbox_log_det_0': math.nan,
-        'daal_head.aux_loss_cls_gain': math.nan,
+        'kalman_rpn_head_log_det_0': math.nan,
+        'daal_head.aux_gain': math.nan,
     }
     run.step(0.5, loss_cls=0.2, **beside)
     run.save()

@@ -232,8 +232,12 @@ def test_banks_of_several_heads_are_their_own(config):
     for tracker in hook.trackers.values():
         assert tracker.bank.visits.sum() > 0
     scalars = MessageHub.get_current_instance().log_scalars
-    for name in hook.trackers:
-        assert f'train/kalman_{name}_log_det_0' in scalars
+    names = {name for name in scalars if 'kalman' in name}
+    assert names == {
+        f'train/kalman_{head}_log_det_{level}'
+        for head, levels in (('rpn_head', 4), ('roi_head.bbox_head', 3))
+        for level in range(levels)
+    }
 
 
 def connected(model, iteration=0, saved=None):
