@@ -72,8 +72,8 @@ def require_checkpoint(name: str, path: str) -> None:
         raise SystemExit(f"{name}: {path} can't be read: {reason}")
 
 
-def require_writable(folder: str) -> None:
-    """Make the work dir, or exit with a message if nothing can be written there."""
+def require_writable(name: str, folder: str | os.PathLike) -> None:
+    """Make a folder, or exit with a message if nothing can be written there."""
     # Process numbers repeat on other machines, which may share the folder.
     probe = Path(folder, f'.writable_{uuid.uuid4().hex}')
     try:
@@ -84,8 +84,7 @@ def require_writable(folder: str) -> None:
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise SystemExit(
-            f'work_dir: {folder!r} cannot be written to ({error.strerror}); name '
-            'another with --work-dir'
+            f"{name}: '{folder}' cannot be written to ({error.strerror}); name another"
         ) from error
 
 
@@ -100,8 +99,9 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
         loaders: Which of ``'train'``, ``'val'`` and ``'test'`` will be used.
 
     Raises:
-        SystemExit: If there is no such config, or an annotation file of a data set is
-            missing; the message ends with the config's ``data_hint`` if it has one.
+        SystemExit: If there is no such config, or an annotation file of a data set or
+            its evaluator is missing; the message ends with the config's ``data_hint``
+            if it has one.
     """
     require_file('config', args.config)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -117,7 +117,7 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     if 'daal_mmdet' not in modules:
         config.custom_imports = {**imports, 'imports': [*modules, 'daal_mmdet']}
     for name in loaders:
-        _require_annotations(config, f'{name}_dataloader')
+        _require_annotations(config, name)
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
@@ -125,17 +125,29 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     return config
 
 
-def _require_annotations(config: Config, loader: str) -> None:
-    dataset = local_dataset(config, loader)
-    if dataset is None:
-        return
-    path = Path(dataset.get('data_root') or '', dataset['ann_file'])
-    if not path.is_file():
-        hint = config.get('data_hint')
-        raise SystemExit(
-            f'{loader}.dataset.ann_file: there is no file {str(path)!r}'
-            + (f'. {hint}' if hint else '')
-        )
+def _require_annotations(config: Config, part: str) -> None:
+    for key, path in _annotation_files(config, part):
+        if not path.is_file():
+            hint = config.get('data_hint')
+            raise SystemExit(
+                f'{key}: there is no file {str(path)!r}' + (f'. {hint}' if hint else '')
+            )
+
+
+def _annotation_files(config: Config, part: str) -> Iterator[tuple[str, Path]]:
+    """Local files that the data set and the metrics of a loop read, and their keys."""
+    dataset = local_dataset(config, f'{part}_dataloader')
+    if dataset is not None:
+        path = Path(dataset.get('data_root') or '', dataset['ann_file'])
+        yield f'{part}_dataloader.dataset.ann_file', path
+    metrics = config.get(f'{part}_evaluator') or []
+    several = isinstance(metrics, list)
+    for i, metric in enumerate(metrics if several else [metrics]):
+        for key in ('ann_file', 'train_ann_file'):
+            path = metric.get(key)
+            local = isinstance(path, str) and '://' not in path
+            if local and not metric.get('backend_args'):
+                yield f'{part}_evaluator{f"[{i}]" if several else ""}.{key}', Path(path)
 
 
 def resume(config: Config, checkpoint: str) -> None:

@@ -14,10 +14,10 @@ from daal_mmdet.whole_file_backend import NotWrittenError
 
 def test_a_writable_folder_is_made_and_left_empty(tmp_path):
     folder = tmp_path / 'a' / 'work'
-    require_writable(str(folder))
+    require_writable('--out', str(folder))
     assert list(folder.iterdir()) == []
     (folder / 'epoch_1.pth').write_bytes(b'sound')
-    require_writable(str(folder))
+    require_writable('--out', str(folder))
     assert [path.name for path in folder.iterdir()] == ['epoch_1.pth']
 
 
@@ -40,10 +40,10 @@ def test_a_read_only_folder_is_named(read_only_folder):
     for folder in (read_only_folder, read_only_folder / 'run'):
         with pytest.raises(
             SystemExit,
-            match=rf"^work_dir: '{folder}' cannot be written to \(Permission denied\); "
-            'name another with --work-dir$',
+            match=rf"^--out: '{folder}' cannot be written to \(Permission denied\); "
+            'name another$',
         ):
-            require_writable(str(folder))
+            require_writable('--out', str(folder))
     assert list(read_only_folder.iterdir()) == []
 
 
@@ -59,7 +59,7 @@ def test_a_file_system_that_takes_nothing_is_named(tmp_path, monkeypatch, code):
     with pytest.raises(
         SystemExit, match=rf'cannot be written to \({os.strerror(code)}\); name another'
     ):
-        require_writable(str(tmp_path))
+        require_writable('--out', str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,9 +67,9 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / 'work').write_text('mine')
     for folder in ('work', 'work/run'):
         with pytest.raises(
-            SystemExit, match=rf"work_dir: '.*{folder}' cannot be written to \("
+            SystemExit, match=rf"--out: '.*{folder}' cannot be written to \("
         ):
-            require_writable(str(tmp_path / folder))
+            require_writable('--out', str(tmp_path / folder))
     assert (tmp_path / 'work').read_text() == 'mine'
 
 

@@ -1,6 +1,7 @@
 """Test a detector: mmdet's command, with the modules of daal_mmdet registered."""
 
 import argparse
+from pathlib import Path
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
@@ -12,6 +13,11 @@ from daal_mmdet.cli import (
     build_runner,
     load_config,
     require_checkpoint,
+    require_writable,
+)
+from daal_mmdet.hooks.fitting_checkpoint_hook import (
+    FittingCheckpointHook,
+    OtherModelError,
 )
 
 
@@ -74,10 +80,17 @@ def main(argv: list[str] | None = None) -> None:
         config = trigger_visualization_hook(config, args)
     if args.tta:
         use_test_time_augmentation(config)
+    require_writable('--work-dir', config.work_dir)
+    if args.out is not None:
+        require_writable('--out', Path(args.out).parent)
     runner = build_runner(config)
+    runner.register_hook(FittingCheckpointHook())
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    runner.test()
+    try:
+        runner.test()
+    except OtherModelError as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from daal_mmdet.cli import (
     require_writable,
     resume,
 )
+from daal_mmdet.cpu_processes import run_on_cpu
 from daal_mmdet.data_check import check_data
 
 
@@ -55,6 +56,8 @@ def main(argv: list[str] | None = None) -> None:
                 '--amp: expected optim_wrapper.type OptimWrapper or AmpOptimWrapper, '
                 f'got {wrapper!r}'
             )
+        if run_on_cpu():
+            raise SystemExit('--amp: mixed precision needs a GPU, and there is none')
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
@@ -71,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     resumes = args.resume is not None and config.resume
     if not resumes and config.get('load_from'):
         require_checkpoint('load_from', config.load_from)
-    require_writable(config.work_dir)
+    require_writable('--work-dir', config.work_dir)
     if not args.no_data_check:
         check_data(config)
     with plain_errors():

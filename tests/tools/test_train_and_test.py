@@ -7,6 +7,8 @@ import pytest
 import test as test_tool
 import torch
 import train as train_tool
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from PIL import Image
 
@@ -115,6 +117,7 @@ def test_amp_and_scaled_learning_rate_reach_the_config(
         return Recorder()
 
     monkeypatch.setattr(train_tool, 'build_runner', build)
+    monkeypatch.setattr(train_tool, 'run_on_cpu', lambda: False)
     train_tool.main([str(config_file), '--amp', '--auto-scale-lr'])
     (config,) = built
     assert config.optim_wrapper.type == 'AmpOptimWrapper'
@@ -191,12 +194,102 @@ def test_the_first_start_with_resume_loads_what_the_config_says(
             r'train_dataloader\.dataset\.ann_file: there is no file .*no\.json.*'
             r'prepare_voc\.py',
         ),
+        (
+            train_tool,
+            ['{}', '--cfg-options', 'val_evaluator.train_ann_file=no.json'],
+            r"val_evaluator\.train_ann_file: there is no file 'no\.json'.*prepare_voc",
+        ),
+        (
+            test_tool,
+            ['{}', 'x.pth', '--cfg-options', 'test_evaluator.ann_file=no.json'],
+            r"test_evaluator\.ann_file: there is no file 'no\.json'.*prepare_voc",
+        ),
     ],
 )
 def test_errors_name_what_is_missing(config_file, tool, arguments, message):
     arguments = [argument.format(config_file) for argument in arguments]
     with pytest.raises(SystemExit, match=message):
         tool.main(arguments)
+
+
+def test_each_metric_of_a_list_has_its_files(config_file):
+    config = Config.fromfile(config_file)
+    config.val_evaluator = [
+        config.val_evaluator,
+        dict(type='CocoMetric', ann_file='s3://bucket/val.json'),
+        dict(type='CocoMetric', ann_file='val.json', backend_args=dict(backend='p')),
+        dict(type='CocoMetric', ann_file='no.json'),
+    ]
+    config.dump(config_file.with_name('several.py'))
+    parsed = train_tool.parse_args([str(config_file.with_name('several.py'))])
+    with pytest.raises(
+        SystemExit, match=r"^val_evaluator\[3\]\.ann_file: there is no file 'no\.json'"
+    ):
+        load_config(parsed, ['train', 'val'])
+
+
+def test_mixed_precision_needs_a_gpu(config_file, monkeypatch):
+    monkeypatch.setattr(train_tool, 'run_on_cpu', lambda: True)
+    with pytest.raises(SystemExit, match='^--amp: mixed precision needs a GPU'):
+        train_tool.main([str(config_file), '--amp'])
+
+
+@pytest.fixture
+def weights(config_file):
+    """A checkpoint of the model of the config, and its content."""
+    config = Config.fromfile(config_file)
+    register_all_modules()
+    state = MODELS.build(config.model).state_dict()
+    path = config_file.with_name('weights.pth')
+
+    def save(state):
+        torch.save({'state_dict': state, 'meta': {}}, path)
+        return str(path)
+
+    return save, state
+
+
+@pytest.mark.parametrize('extra', [[], ['--tta']])
+def test_a_checkpoint_of_another_model_is_not_tested(config_file, weights, extra):
+    save, state = weights
+    shorter = {k: v for k, v in state.items() if 'retina_' not in k}
+    other = {k: v[:9] if 'retina_cls' in k else v for k, v in state.items()}
+    for wrong, reason in [
+        (
+            shorter,
+            r'it has no bbox_head\.retina_cls\.weight, bbox_head\.retina_cls\.bias, '
+            r'bbox_head\.retina_reg\.weight, 1 more',
+        ),
+        (other, r'size mismatch for bbox_head\.retina_cls\.weight: .*\[9, .*\[12, '),
+    ]:
+        path = save(wrong)
+        arguments = [str(config_file), path, '--work-dir', str(config_file.parent)]
+        with pytest.raises(
+            SystemExit,
+            match=f'^checkpoint: {path} is of another model than the config: {reason}',
+        ):
+            test_tool.main([*arguments, *extra])
+
+
+def test_a_checkpoint_of_another_loss_is_tested(config_file, weights):
+    save, state = weights
+    assert 'bbox_head.loss_cls.pending' in state
+    # As DistributedDataParallel names them.
+    state = {f'module.{k}': v for k, v in state.items() if 'loss' not in k}
+    state['module.bbox_head.loss_cls.weight'] = torch.zeros(1)
+    work = config_file.parent / 'work'
+    test_tool.main([str(config_file), save(state), '--work-dir', str(work)])
+    (log,) = work.glob('*/*.json')
+    assert 'coco/bbox_mAP' in json.loads(log.read_text())
+
+
+def test_predictions_need_a_folder(config_file, weights):
+    save, state = weights
+    (config_file.parent / 'mine').write_text('mine')
+    out = config_file.parent / 'mine' / 'out.pkl'
+    arguments = [str(config_file), save(state), '--work-dir', str(config_file.parent)]
+    with pytest.raises(SystemExit, match="^--out: '.*mine' cannot be written to"):
+        test_tool.main([*arguments, '--out', str(out)])
 
 
 @pytest.mark.parametrize(
