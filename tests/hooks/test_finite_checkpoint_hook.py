@@ -97,6 +97,15 @@ def test_a_loss_that_is_not_finite_now_is_refused(run):
         run.save()
 
 
+def test_a_resumed_run_looks_back_to_its_start(run):
+    """The log that a resume restores may hold what the run before overcame."""
+    run.step(math.nan, 0.5)
+    run.hook.before_train(run.runner)
+    run.step(math.nan)
+    with pytest.raises(NotFiniteError, match='It began in iteration 3 with loss'):
+        run.save()
+
+
 def test_scalars_beside_the_losses_are_not_the_cause(run):
     """KalmanCovarianceHook's log-determinant is NaN where there was no box yet."""
     beside = {

@@ -76,6 +76,17 @@ def test_few_samples_move_the_estimate_little_and_none_not_at_all():
         assert torch.equal(buffer, state[name])
 
 
+@pytest.mark.parametrize(('n', 'counted'), [(4e-6, 4e-6), (1e-6, 1e-6), (1e-9, 1e-6)])
+def test_the_noise_of_parts_of_a_sample_stays_finite(n, counted):
+    balance = ClassBalance(2).double()
+    observe(balance, [0.75 * n, 0.25 * n])
+    P, R = 0.25 + balance.process_noise, 0.25 / counted
+    gain = P / (P + R)
+    step = (balance.share - 0.5).numpy()
+    np.testing.assert_allclose(step, gain * np.array([0.25, -0.25]), rtol=1e-9)
+    np.testing.assert_allclose(balance.variance, (1 - gain) * P, rtol=1e-9)
+
+
 def test_invalid_iteration_leaves_the_state_alone():
     balance = ClassBalance(2)
     observe(balance, [5, 5])

@@ -106,15 +106,21 @@ def test_calls_of_one_iteration_are_one_measurement(batch):
     assert scalars['train/counting_task'] == pytest.approx(task, rel=1e-5)
 
 
-def test_evaluation_feeds_nothing(batch):
+def test_evaluation_feeds_nothing_and_ends_no_iteration(batch, hub):
     pred, target, _ = batch
     loss = CountingLoss()
+    for k in range(2):
+        hub.update_info('iter', k)
+        loss(pred, target)
+    assert loss.proportion.num_measurements == 1
+    hub.update_info('iter', 2)
     loss.eval()(pred, target)
     with torch.no_grad():
         loss.train()(pred, target)
-    assert loss.proportion.num_measurements == 0
-    loss(pred, target)
     assert loss.proportion.num_measurements == 1
+    loss(pred, target)
+    assert loss.proportion.num_measurements == 2
+    assert loss.calls_per_iteration == 1
 
 
 def test_state_is_saved_with_the_model(batch):

@@ -498,6 +498,21 @@ def test_only_training_calls_with_gradients_and_a_reduction_are_measured():
         assert torch.equal(buffer, before[name])
 
 
+def test_calls_that_are_not_measured_end_no_iteration():
+    loss = DAALFocalLoss(bnm_weight=0.05)
+    run(loss, range(3))
+    before = state(loss)
+    set_iteration(3)
+    pred, labels, _ = rows(seed=3)
+    with torch.no_grad():
+        loss(pred, labels)
+    loss.eval()(pred.requires_grad_(), labels)
+    loss.train()(pred, labels, reduction_override='none')
+    assert_same_state(state(loss), before)
+    loss(pred, labels)
+    assert loss.class_balance.num_measurements == 3
+
+
 def test_state_dict_continues_bit_for_bit_in_the_middle_of_an_iteration():
     loss = DAALFocalLoss(bnm_weight=0.05)
 
@@ -549,6 +564,21 @@ def test_filters_start_anew_unless_a_training_resumes(options):
         run(loss, range(10, 13))
     assert_same_state(state(resumed), state(earlier))
     assert resumed.class_balance.num_measurements == 12
+
+
+def test_a_training_that_starts_anew_has_no_calls_behind_it():
+    made = (DAALFocalLoss(bnm_weight=1.0, bnm_adaptive=False) for _ in range(3))
+    earlier, loss, fresh = made
+    for k in range(2):
+        for _ in range(3):
+            run(earlier, [k])
+    assert earlier.calls_per_iteration == 3
+    loss.load_state_dict(earlier.state_dict())
+    pred, labels, _ = rows()
+    set_iteration(0)
+    # Its nuclear norm counts in full, as that of a loss which was never called.
+    pred.requires_grad_()
+    assert loss(pred, labels).item() == fresh(pred, labels).item()
 
 
 @pytest.mark.parametrize(('there', 'here'), [(None, C), (C, None), (C + 2, C)])
