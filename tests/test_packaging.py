@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from email.parser import Parser
 from pathlib import Path
 
@@ -40,6 +41,35 @@ def metadata(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     (path,) = (folder / 'out').glob('*.dist-info/METADATA')
     return Parser().parsestr(path.read_text())
+
+
+@pytest.mark.skipif(
+    not (ROOT / '.git').exists() or shutil.which('git') is None,
+    reason='there is no git, or this is no checkout',
+)
+def test_source_distribution_holds_all_that_is_tracked(tmp_path):
+    done = subprocess.run(
+        ['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    tracked = {name for name in done.stdout.split('\0') if (ROOT / name).is_file()}
+    for name in tracked:
+        path = tmp_path / 'source' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, path)
+    code = 'from setuptools import build_meta; print(build_meta.build_sdist("out"))'
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=tmp_path / 'source',
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / 'source' / 'out').glob('*.tar.gz')
+    with tarfile.open(path) as archive:
+        files = {member.name.partition('/')[2]: member for member in archive}
+    assert tracked - set(files) == {'.gitignore'}
+    # The tests ask for it.
+    assert files['.ci/run'].mode & 0o100
 
 
 def requirements(metadata, extra=None):
