@@ -3,12 +3,15 @@
 import argparse
 from pathlib import Path
 
-from mmdet.registry import MODELS
+import torch.nn as nn
+from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 
 import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.cli import require_file
 from daal_mmdet.cost_model import Cluster, cost_table, workload_of
+from daal_mmdet.hooks import KalmanCovarianceHook
+from daal_mmdet.losses import DAALLoss
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,14 +62,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def missing_parts(config: Config, model: nn.Module) -> list[str]:
+    """Which of the two that the table is about a training does not have."""
+    missing = []
+    if not any(isinstance(module, DAALLoss) for module in model.modules()):
+        missing.append('DAALLoss')
+    kinds = [hook.get('type') for hook in config.get('custom_hooks') or []]
+    kinds = [HOOKS.get(kind) if isinstance(kind, str) else kind for kind in kinds]
+    if KalmanCovarianceHook not in kinds:
+        missing.append('KalmanCovarianceHook')
+    return missing
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Print the table."""
+    """Print the table, and below it which of its costs a config does not have."""
     args = parse_args(argv)
-    workloads = []
+    workloads, notes = [], []
     for path in args.configs:
         require_file('config', path)
         name = '/'.join(Path(path).with_suffix('').parts[-2:])
-        model = MODELS.build({**Config.fromfile(path).model, '_scope_': 'mmdet'})
+        config = Config.fromfile(path)
+        model = MODELS.build({**config.model, '_scope_': 'mmdet'})
         try:
             workload = workload_of(
                 name, model, args.image_size, args.positives, args.step_seconds
@@ -74,11 +90,16 @@ def main(argv: list[str] | None = None) -> None:
         except ValueError as error:
             raise SystemExit(str(error)) from error
         workloads.append(workload)
+        missing = ' and no '.join(missing_parts(config, model))
+        if missing:
+            notes.append(f'{name} has no {missing}: the table shows what it would add')
     cluster = Cluster(args.gpus_per_node, network_bandwidth=args.network_bandwidth)
     try:
         print(cost_table(workloads, args.gpus, cluster))
     except ValueError as error:
         raise SystemExit(str(error)) from error
+    if notes:
+        print('', *notes, sep='\n')
 
 
 if __name__ == '__main__':

@@ -68,7 +68,7 @@ def test_slots_of_a_dense_head_and_of_rois():
 
 def test_table_has_a_line_a_config(capsys):
     tool.main([str(RETINANET), '--gpus', '1', '1024', '--positives', '10'])
-    head, _, line = capsys.readouterr().out.splitlines()
+    head, _, line = capsys.readouterr().out.splitlines()[:3]
     assert head.endswith('| 1 GPU | 1024 GPUs |')
     cells = [cell.strip() for cell in line.strip('|').split('|')]
     assert cells[0] == 'long_tail/retinanet_mobilenetv2_daal'
@@ -83,6 +83,20 @@ def test_table_has_a_line_a_config(capsys):
     added = 1e3 * many.added_seconds
     assert cells[7] == f'{whole:.1f} ms (+{added:.2f}, {share:.1%})'
     assert whole > 200 + added > 200
+
+
+def test_what_a_config_does_not_have_is_said_below(capsys):
+    both = CONFIGS / 'bccd' / 'retinanet_mobilenetv2_daal_uncertainty.py'
+    tool.main([str(path) for path in (FASTER_RCNN, both, RETINANET)])
+    assert capsys.readouterr().out.splitlines()[5:] == [
+        '',
+        'bccd/faster_rcnn_mobilenetv2_ce has no DAALLoss and no KalmanCovarianceHook: '
+        'the table shows what it would add',
+        'long_tail/retinanet_mobilenetv2_daal has no KalmanCovarianceHook: the table '
+        'shows what it would add',
+    ]
+    tool.main([str(both)])
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_a_model_without_boxes_is_named():
