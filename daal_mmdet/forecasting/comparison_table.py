@@ -19,7 +19,8 @@ def comparison_table(
     """Mean and standard deviation over seeds, and the difference to a baseline.
 
     A difference pairs runs of one seed; a negative one is better than the baseline. Its
-    interval is a 95 % bootstrap interval of the mean.
+    interval is a 95 % bootstrap interval of the mean. A single seed has neither spread
+    nor interval.
 
     Args:
         records: Runs as :func:`~daal_mmdet.forecasting.comparison.run_comparison`
@@ -51,8 +52,10 @@ def comparison_table(
             cells = [condition, loss]
             for name in _METRICS:
                 column = np.array([values[loss][seed][name] for seed in seeds])
-                spread = column.std(ddof=1) if len(seeds) > 1 else float('nan')
-                cells.append(f'{_number(column.mean())} ± {_number(spread)}')
+                cell = _number(column.mean())
+                if len(seeds) > 1:
+                    cell += f' ± {_number(column.std(ddof=1))}'
+                cells.append(cell)
             difference = np.array(
                 [
                     values[loss][seed][metric] - values[baseline][seed][metric]
@@ -62,11 +65,10 @@ def comparison_table(
             if loss == baseline:
                 cells += ['', '']
             else:
-                low, high = (
-                    paired_interval(difference) if len(seeds) > 1 else (np.nan, np.nan)
-                )
                 cells.append(_number(difference.mean(), sign=True))
-                cells.append(f'[{_number(low, sign=True)}, {_number(high, sign=True)}]')
+                bounds = paired_interval(difference) if len(seeds) > 1 else ()
+                words = ', '.join(_number(bound, sign=True) for bound in bounds)
+                cells.append(words and f'[{words}]')
             lines.append(f'| {" | ".join([*cells, str(len(seeds))])} |')
     return '\n'.join(lines) + '\n'
 

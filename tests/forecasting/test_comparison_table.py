@@ -43,10 +43,9 @@ def test_each_condition_has_its_rows():
 
 def test_one_seed_has_no_spread():
     table = comparison_table([record('a', 0, 1.0), record('b', 0, 2.0)], 'a', 'MSE')
-    assert (
-        '| 2.000 ± nan | 0.200 ± nan | 0.020 ± nan | +1.000 | [+nan, +nan] | 1 |'
-        in (table)
-    )
+    first, second = table.splitlines()[2:]
+    assert first == '| clean | a | 1.000 | 0.100 | 0.010 |  |  | 1 |'
+    assert second == '| clean | b | 2.000 | 0.200 | 0.020 | +1.000 |  | 1 |'
 
 
 def test_errors_are_named():
