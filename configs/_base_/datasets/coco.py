@@ -1,5 +1,7 @@
 # COCO 2017, with AP of the few, medium and many classes beside the usual figures.
 _base_ = 'mmdet::_base_/datasets/coco_detection.py'
+data_hint = ('Put COCO 2017 (annotations, train2017, val2017), or a link to it, at'
+             ' data/coco: mkdir -p data && ln -s "$(realpath COCO_FOLDER)" data/coco')
 train_pipeline = [
     dict(type='LoadImageOrSkip', backend_args=None),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -1,5 +1,8 @@
 # LVIS v1 for detectors without masks: repeat-factor sampling, scales as with mmdet.
 _base_ = 'mmdet::_base_/datasets/lvis_v1_instance.py'
+data_hint = ('Put LVIS v1 (annotations/lvis_v1_{train,val}.json beside the images of'
+             ' COCO 2017, train2017 and val2017), or a link to it, at data/lvis_v1:'
+             ' mkdir -p data && ln -s "$(realpath LVIS_FOLDER)" data/lvis_v1')
 scales = [(1333, s) for s in (640, 672, 704, 736, 768, 800)]
 train_pipeline = [
     dict(type='LoadImageOrSkip', backend_args=None),

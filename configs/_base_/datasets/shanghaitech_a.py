@@ -1,3 +1,5 @@
+data_hint = ('Put ShanghaiTech, or a link to it, at data/ShanghaiTech: mkdir -p data'
+             ' && ln -s "$(realpath SHANGHAITECH_FOLDER)" data/ShanghaiTech')
 # Another place: --cfg-options {train,val,test}_dataloader.dataset.data_root=...
 data_root = 'data/ShanghaiTech/part_A_final'
 load_density = dict(

@@ -1,3 +1,5 @@
+data_hint = ('Put UCF_CC_50, or a link to it, at data/UCF_CC_50:'
+             ' mkdir -p data && ln -s "$(realpath UCF_CC_50_FOLDER)" data/UCF_CC_50')
 # Another place: --cfg-options {train,val,test}_dataloader.dataset.data_root=...
 data_root = 'data/UCF_CC_50'
 # Of the five-fold cross validation: 0 to 4.

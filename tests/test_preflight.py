@@ -1,0 +1,151 @@
+"""What is looked at before a tool starts, by the text of what it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from daal_mmdet.benchmark.config_hash import config_hash
+from daal_mmdet.preflight import (
+    require_data,
+    require_output_folder,
+    require_picture,
+    require_weights,
+)
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+def loader_of(**dataset):
+    return Config({'train_dataloader': {'dataset': dataset}, 'data_hint': 'Make them.'})
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'message'),
+    [
+        (dict(ann_file='a.json'), "ann_file: there is no file 'a.json'"),
+        (
+            dict(data_root='x', ann_file='a.json'),
+            "ann_file: there is no file 'x/a.json'",
+        ),
+        (
+            dict(type='Wrapper', dataset=dict(ann_file='a.json')),
+            "ann_file: there is no file 'a.json'",
+        ),
+        (dict(series='a.csv'), "series: there is no file 'a.csv'"),
+        (dict(data_root='x', split='train'), "data_root: there is no folder 'x'"),
+    ],
+)
+def test_missing_data_end_with_the_key_and_the_hint(
+    dataset, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    text = re.escape(f'train_dataloader.dataset.{message}')
+    with pytest.raises(SystemExit, match=rf'^{text}\. Make them\.$'):
+        require_data(loader_of(**dataset), 'train_dataloader')
+    config = loader_of(**dataset)
+    config.pop('data_hint')
+    with pytest.raises(SystemExit, match=f'^{text}$'):
+        require_data(config, 'train_dataloader')
+    # There now.
+    (tmp_path / 'x').mkdir()
+    for name in ('a.json', 'a.csv', 'x/a.json'):
+        (tmp_path / name).touch()
+    require_data(loader_of(**dataset), 'train_dataloader')
+
+
+def test_data_that_are_no_local_files_are_left_alone():
+    for dataset in (
+        dict(series='statsmodels:sunspots'),
+        dict(series=[1.0, 2.0]),
+        dict(data_root='s3://bucket', ann_file='a.json'),
+        dict(ann_file='a.json', backend_args=dict(backend='petrel')),
+        dict(type='ConcatDataset', datasets=[dict(ann_file='a.json')]),
+    ):
+        require_data(loader_of(**dataset), 'train_dataloader')
+    require_data(Config({'val_dataloader': None}), 'val_dataloader')
+    require_data(Config({}), 'val_dataloader')
+
+
+@pytest.mark.parametrize(
+    ('path', 'place'),
+    [
+        ('coco/retinanet_r50_1x_daal.py', 'data/coco'),
+        ('lvis/faster_rcnn_r50_2x_daal.py', 'data/lvis_v1'),
+        ('lvis/mask_rcnn_r50_1x_daal.py', 'data/lvis_v1'),
+        ('counting/csrnet_shanghaitech_a_abnm.py', 'data/ShanghaiTech'),
+        ('counting/csrnet_small_shanghaitech_b.py', 'data/ShanghaiTech'),
+        ('counting/csrnet_small_ucf_cc_50.py', 'data/UCF_CC_50'),
+    ],
+)
+def test_shipped_configs_say_where_their_data_go(path, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = Config.fromfile(CONFIGS / path)
+    for part in ('train', 'val'):
+        with pytest.raises(SystemExit, match=rf'there is no .* \S+" {place}$'):
+            require_data(config, f'{part}_dataloader')
+    # What a run computes is the same without the hint.
+    before = config_hash(config)
+    config.pop('data_hint')
+    assert config_hash(config) == before
+
+
+def test_missing_weights_are_named(tmp_path, monkeypatch):
+    def config(start, **values):
+        return Config({'model': {'backbone': {'init_cfg': start}}, **values})
+
+    there = tmp_path / 'there.pth'
+    there.touch()
+    monkeypatch.delenv('BACKBONE_CHECKPOINT', raising=False)
+    start = dict(type='Pretrained', checkpoint='no.pth')
+    key = r'model\.backbone\.init_cfg\.checkpoint'
+    with pytest.raises(SystemExit, match=rf"^{key}: there is no file 'no\.pth'$"):
+        require_weights(config(start))
+    monkeypatch.setenv('BACKBONE_CHECKPOINT', 'no.pth')
+    with pytest.raises(
+        SystemExit, match=r"^BACKBONE_CHECKPOINT: there is no file 'no\.pth'$"
+    ):
+        require_weights(config(start))
+    with pytest.raises(SystemExit, match=r"^load_from: there is no file 'other\.pth'$"):
+        require_weights(config(None, load_from='other.pth'))
+    for sound in (
+        dict(start, checkpoint=str(there)),
+        dict(start, checkpoint='torchvision://resnet50'),
+        dict(type='Kaiming', layer='Conv2d'),
+        [dict(type='Kaiming', layer='Conv2d')],
+        None,
+    ):
+        require_weights(config(sound, load_from=str(there)))
+    require_weights(Config({}))
+
+
+def test_a_folder_that_can_not_be_written_to_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    for folder, reason in (
+        (tmp_path / 'file', 'Not a directory'),
+        (tmp_path / 'file' / 'a' / 'b', 'Not a directory'),
+        (Path('/proc/a'), 'No such file or directory'),
+    ):
+        with pytest.raises(
+            SystemExit,
+            match=rf"^--out: '{folder}' cannot be written to \({reason}\); name "
+            'another folder$',
+        ):
+            require_output_folder('--out', folder)
+    require_output_folder('--out', tmp_path / 'a' / 'b')
+    require_output_folder('--out', tmp_path)
+    # Neither the folder nor a probe stays.
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_a_picture_needs_an_ending_that_says_its_format(tmp_path):
+    for name in ('a.xyz', 'a'):
+        path = tmp_path / name
+        text = rf"^--plot: expected a file that ends in one of \[.*'png'.*got '{path}'$"
+        with pytest.raises(SystemExit, match=text):
+            require_picture('--plot', path)
+    for name in ('a.png', 'a.PDF', 'new/a.svg'):
+        require_picture('--plot', tmp_path / name)
+    with pytest.raises(SystemExit, match="^--plot: '/proc/a' cannot be written to"):
+        require_picture('--plot', '/proc/a/b.png')
