@@ -51,6 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, FileExistsError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
+    except OSError as error:
+        # Not looked at before: a finished set may lie where nothing can be written.
+        reason = error.strerror or error
+        print(f"error: root: '{root}' cannot be written to ({reason}); name another "
+              'folder', file=sys.stderr)
+        return 1
     return 0
 
 

@@ -7,6 +7,7 @@ from terminaltables import AsciiTable
 
 from daal_mmdet.datasets.subset import power_law_exponent, power_law_targets
 from daal_mmdet.datasets.subset_file import SubsetOptions, SubsetReport, write_subset
+from daal_mmdet.preflight import require_output_folder, require_picture
 from daal_mmdet.visualization.class_counts import draw_class_counts
 
 
@@ -90,6 +91,11 @@ def show(report: SubsetReport) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Write the subset."""
     args = parse_args(argv)
+    require_output_folder('--out', Path(args.out).parent)
+    if args.copy_images is not None:
+        require_output_folder('--copy-images', args.copy_images)
+    if args.plot is not None:
+        require_picture('--plot', args.plot)
     options = SubsetOptions(
         classes=args.classes,
         long_tail=args.long_tail,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from daal_mmdet.cli import require_checkpoint
 from daal_mmdet.hooks.saved_covariance import SavedCovariance
+from daal_mmdet.preflight import require_output_folder
 from daal_mmdet.visualization.covariance_maps import draw_covariance
 
 
@@ -27,11 +28,12 @@ def main(argv: list[str] | None = None) -> None:
     """Draw one image for each loss."""
     args = parse_args(argv)
     require_checkpoint('checkpoint', str(args.checkpoint))
+    folder = args.out or args.checkpoint.parent
+    require_output_folder('--out', folder)
     try:
         losses = SavedCovariance.load(args.checkpoint)
     except ValueError as error:
         sys.exit(str(error))
-    folder = args.out or args.checkpoint.parent
     folder.mkdir(parents=True, exist_ok=True)
     for saved in losses:
         figure = draw_covariance(

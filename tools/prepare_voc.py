@@ -1,10 +1,12 @@
 """Turn a Pascal VOC data set into COCO JSON, one file a split."""
 
 import argparse
+from pathlib import Path
 
 from terminaltables import AsciiTable
 
 from daal_mmdet.datasets.voc import Conversion, convert_voc
+from daal_mmdet.preflight import require_output_folder
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,6 +53,9 @@ def show(conversion: Conversion) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Convert."""
     args = parse_args(argv)
+    if not Path(args.root).is_dir():
+        raise SystemExit(f'root: there is no folder {args.root!r}')
+    require_output_folder('--out', args.out)
     try:
         conversion = convert_voc(
             args.root,

@@ -73,6 +73,9 @@ def test_the_tool_says_in_a_line_what_it_cannot_draw(checkpoint, tmp_path):
     with pytest.raises(SystemExit, match='holds no covariance'):
         plot_covariance.main([str(damaged), *out])
     assert not (tmp_path / 'maps').exists()
+    for folder in (damaged, damaged / 'maps', '/proc/maps'):
+        with pytest.raises(SystemExit, match=f"^--out: '{folder}' cannot be written"):
+            plot_covariance.main([str(checkpoint), '--out', str(folder)])
 
 
 def test_what_cannot_be_drawn_is_said(checkpoint, tmp_path):

@@ -84,6 +84,32 @@ def test_mistakes_end_with_one_line(source, arguments, message):
     assert not (source.parent / 'out' / 'subset.json').exists()
 
 
+@pytest.mark.parametrize(
+    ('option', 'place'),
+    [
+        ('--out', 'all.json/subset.json'),
+        ('--copy-images', 'all.json/kept'),
+        ('--plot', 'all.json/counts.png'),
+    ],
+)
+def test_what_can_not_be_written_to_is_named_before_anything_is(
+    source, option, place, tmp_path
+):
+    arguments = {'--out': str(tmp_path / 'a.json'), option: str(tmp_path / place)}
+    if option == '--copy-images':
+        arguments['--image-dir'] = str(tmp_path / 'images')
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit, match=rf"^{option}: '.*' cannot be written to \("):
+        make_subset_tool.main([str(source), *sum(arguments.items(), ())])
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_figure_of_an_unknown_format_is_named_before_the_subset(source):
+    with pytest.raises(SystemExit, match=r"^--plot: expected .*, got 'counts\.xyz'$"):
+        run(source, '--plot', 'counts.xyz')
+    assert not (source.parent / 'out').exists()
+
+
 def test_the_source_is_never_overwritten(source):
     before = source.read_bytes()
     with pytest.raises(SystemExit, match='is the source itself'):

@@ -59,3 +59,9 @@ def test_the_command_says_in_one_line_what_is_missing(voc, tmp_path):
     with pytest.raises(SystemExit, match=r'cannot identify image file .*c\.jpg'):
         prepare_voc_tool.main([*arguments, '--splits', 'train', 'val'])
     assert not (tmp_path / 'coco').exists()
+    nowhere = str(tmp_path / 'nowhere')
+    with pytest.raises(SystemExit, match=f"^root: there is no folder '{nowhere}'$"):
+        prepare_voc_tool.main([nowhere, *arguments[1:]])
+    for out in (voc / 'ImageSets' / 'Main' / 'val.txt', '/proc/coco'):
+        with pytest.raises(SystemExit, match=f"^--out: '{out}' cannot be written to"):
+            prepare_voc_tool.main([str(voc), '--out', str(out)])
