@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 
+from daal_mmdet.cli import require_file
 from daal_mmdet.forecasting.comparison import TARGET_NOISE, run_comparison
 from daal_mmdet.forecasting.comparison_table import comparison_table
+from daal_mmdet.preflight import require_data, require_output_folder
 from daal_mmdet.progress import progress_bar
 
 LOSSES = ('mse', 'mae', 'adaptive_dynamic', 'kalman')
@@ -65,6 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     # So small a model is slower on several threads.
     torch.set_num_threads(1)
+    for path in args.configs:
+        require_file('--configs', str(path))
     loaded = [Config.fromfile(path) for path in args.configs]
     names = [config.model.loss.type for config in loaded]
     if len(set(names)) < len(names):
@@ -74,6 +78,9 @@ def main(argv: list[str] | None = None) -> None:
     configs = dict(zip(names, loaded, strict=True))
     for config in loaded:
         config.merge_from_dict(args.cfg_options)
+        for part in ('train', 'val', 'test'):
+            require_data(config, f'{part}_dataloader')
+    require_output_folder('--out', args.out)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     total = len(configs) * len(args.conditions) * len(seeds)
     try:

@@ -10,6 +10,7 @@ import numpy as np
 
 from daal_mmdet.forecasting.comparison import latest_records
 from daal_mmdet.forecasting.finished_run import FinishedRun
+from daal_mmdet.preflight import require_picture
 from daal_mmdet.visualization.forecasting import Forecasts, Gains, draw_forecasts
 
 
@@ -45,6 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Draw the figure."""
     args = parse_args(argv)
+    require_picture('output', args.output)
     shown = [r for r in args.records if r['condition'] == args.condition]
     losses = list(dict.fromkeys(record['loss'] for record in shown))
     forecasts = []

@@ -124,12 +124,44 @@ def test_a_run_that_was_done_anew_counts_once(tmp_path):
     assert len(records) == 2
 
 
+def test_a_series_that_is_not_there_ends_the_tool_before_the_trainings(
+    configs, tmp_path, monkeypatch
+):
+    trained = []
+    monkeypatch.setattr(comparison, 'train_once', lambda *args: trained.append(args))
+    out = tmp_path / 'out'
+    for part in ('train', 'test'):
+        key = f'{part}_dataloader.dataset.series'
+        with pytest.raises(SystemExit, match=rf"^{key}: there is no file 'no\.csv'$"):
+            compare_forecasts.main(
+                ['--configs', *configs, '--out', str(out)]
+                + ['--cfg-options', f'{key}=no.csv']
+            )
+    assert not trained
+    assert not out.exists()
+
+
+def test_a_figure_of_an_unknown_format_is_named(tmp_path):
+    record = dict(loss='MSELoss', condition='clean', seed=0, split='test')
+    (tmp_path / 'runs.jsonl').write_text(json.dumps(record) + '\n')
+    for name in ('a.xyz', 'a'):
+        with pytest.raises(
+            SystemExit,
+            match=rf"^output: expected a file that ends in .*'png'.*, got '{name}'$",
+        ):
+            plot_forecasts.main([str(tmp_path), name, '--gain-conditions'])
+
+
 def test_bad_arguments_are_named(configs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare_forecasts.main(['--seeds', '0'])
     assert '--seeds: expected a number > 0, got 0' in capsys.readouterr().err
     with pytest.raises(SystemExit, match='--configs: expected files of different nam'):
         compare_forecasts.main(['--configs', *configs, configs[0]])
+    with pytest.raises(SystemExit, match=r"^--configs: there is no file 'nope\.py'$"):
+        compare_forecasts.main(['--configs', configs[0], 'nope.py'])
+    with pytest.raises(SystemExit, match="^--out: '/proc/a' cannot be written to"):
+        compare_forecasts.main(['--configs', *configs, '--out', '/proc/a'])
     with pytest.raises(SystemExit):
         plot_forecasts.main([str(tmp_path), 'a.png'])
     assert "has test runs of [], not 'clean'" in capsys.readouterr().err
