@@ -23,6 +23,7 @@ with contextlib.redirect_stdout(io.StringIO()):
         count_families,
         versions,
     )
+    from daal_mmdet.preflight import require_output_folder
     from daal_mmdet.progress import progress_bar
     from daal_mmdet.run_records import append_record, read_records
 
@@ -61,6 +62,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if getattr(args, name) <= 0:
             value = getattr(args, name)
             parser.error(f'--{name.replace("_", "-")}: expected > 0, got {value}')
+    if args.table_only and not args.records.is_file():
+        parser.error(f'--records: there is no file {str(args.records)!r}')
     return args
 
 
@@ -76,7 +79,7 @@ def known_results(args: argparse.Namespace) -> list[CheckResult]:
     """Results of the records, the last of each config, by family.
 
     Raises:
-        ValueError: If there are none of the chosen families.
+        ValueError: If there are none, or none of the chosen families.
     """
     known = {r['config']: CheckResult(**r) for r in read_records(args.records)}
     results = [
@@ -84,6 +87,8 @@ def known_results(args: argparse.Namespace) -> list[CheckResult]:
         for name, result in known.items()
         if args.families is None or name.split('/')[0] in args.families
     ]
+    if not known:
+        raise ValueError(f'records: there is no result in {args.records}')
     if not results:
         raise ValueError(f'families: {args.records} has no result of {args.families}')
     return sorted(results, key=lambda result: result.config.split('/')[0])
@@ -139,6 +144,10 @@ def main(argv: list[str] | None = None) -> int:
     """Check, write the page, and return 1 if something fails."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
+    if not args.table_only:
+        require_output_folder('--records', args.records.parent)
+    if args.out is not None:
+        require_output_folder('--out', args.out.parent)
     try:
         results = known_results(args) if args.table_only else check(choose(args), args)
     except ValueError as error:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import check_compatibility as tool
@@ -109,8 +110,25 @@ def test_failures_are_told_and_the_exit_code_says_so(monkeypatch, tmp_path, caps
 def test_errors_name_the_option(tmp_path, capsys):
     assert tool.main(arguments(tmp_path, 'yolov99')) == 2
     assert 'error: --families: expected some of' in capsys.readouterr().err
-    assert tool.main([*arguments(tmp_path, 'atss'), '--table-only']) == 2
-    assert "has no result of ['atss']" in capsys.readouterr().err
+    table_only = [*arguments(tmp_path, 'atss'), '--table-only']
+    records = tmp_path / 'work' / 'records.jsonl'
+    with pytest.raises(SystemExit):
+        tool.main(table_only)
+    error = capsys.readouterr().err
+    assert f"error: --records: there is no file '{records}'" in error
+    records.parent.mkdir()
+    records.touch()
+    assert tool.main(table_only) == 2
+    error = capsys.readouterr().err
+    assert error == f'error: --records: there is no result in {records}\n'
+    result = dataclasses.asdict(CheckResult('gfl/a.py', 'works'))
+    records.write_text(json.dumps(result) + '\n')
+    assert tool.main(table_only) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: --families: {records} has no result of ['atss']\n"
+    for option, path in (('--records', '/proc/a/b.jsonl'), ('--out', '/proc/a/b.md')):
+        with pytest.raises(SystemExit, match=f"^{option}: '/proc/a' cannot be written"):
+            tool.main(['--families', 'atss', option, path])
     with pytest.raises(SystemExit):
         tool.main(['--jobs', '0'])
     assert '--jobs: expected > 0, got 0' in capsys.readouterr().err
