@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.counting.comparison import latest_records, paired_runs, run_schemes
 from daal_mmdet.counting.comparison_table import scheme_table
+from daal_mmdet.preflight import require_data, require_output_folder
 from daal_mmdet.progress import progress_bar
 
 SCHEMES = {
@@ -75,6 +76,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for scheme in args.schemes:
         if not _path(args.config, scheme).is_file():
             parser.error(f'there is no config {_path(args.config, scheme)}')
+    data_root = None if args.report else args.data_root
+    if data_root is not None and not Path(data_root).is_dir():
+        parser.error(f'--data-root: there is no folder {data_root!r}')
     if args.out is None:
         args.out = Path('work_dirs') / args.config.stem
     return args
@@ -105,6 +109,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f'--folds: the data set of {args.config} has none')
     folds = (args.folds or list(FOLDS)) if has_folds else [None]
     seeds = range(args.first_seed, args.first_seed + (args.seeds or 1))
+    require_output_folder('--out', args.out)
     if args.report:
         try:
             found = latest_records(args.out)
@@ -115,11 +120,18 @@ def main(argv: list[str] | None = None) -> None:
         if len(records) < len(found):
             print(f'{len(found) - len(records)} other runs are no part of the table')
     else:
+        for config in configs.values():
+            for loader in ('train', 'test'):
+                require_data(config, f'{loader}_dataloader')
         total = len(configs) * len(folds) * len(seeds)
-        with progress_bar(total=total, desc='trainings', unit='run') as bar:
-            records = run_schemes(
-                configs, folds, seeds, args.out, on_done=lambda record: bar.update()
-            )
+        try:
+            with progress_bar(total=total, desc='trainings', unit='run') as bar:
+                records = run_schemes(
+                    configs, folds, seeds, args.out, on_done=lambda record: bar.update()
+                )
+        except FileNotFoundError as error:
+            # An image or its points, in a folder of something else.
+            raise SystemExit(str(error)) from error
     table = scheme_table(records, records[0]['scheme'], _published(args.config))
     path = args.out / 'table.md'
     path.write_text(table, encoding='utf-8')

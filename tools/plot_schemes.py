@@ -12,6 +12,7 @@ import numpy as np
 import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.counting.comparison import latest_records
 from daal_mmdet.counting.finished_run import FinishedRun
+from daal_mmdet.preflight import require_picture
 from daal_mmdet.visualization.count_grid import CountedImage, draw_count_grid
 from daal_mmdet.visualization.scheme_curves import SchemeCurves, draw_scheme_curves
 
@@ -70,7 +71,13 @@ def curves_of(folder: Path, records: list[dict]) -> list[SchemeCurves]:
             if all(curves):
                 logged[key] = curves
         every = [set(curve) for curves in logged.values() for curve in curves]
-        steps = np.array(sorted(set.intersection(*every)))
+        steps = np.array(sorted(set.intersection(*every) if every else ()))
+        if 'counting_task' not in logged or not len(steps):
+            raise SystemExit(
+                f'--curves: expected an iteration at which all runs of {name!r} logged '
+                'the loss and its parts, got none; train longer, or log more often '
+                'with default_hooks.logger.interval'
+            )
         stacked = {
             key: np.array([[curve[step] for step in steps] for curve in curves])
             for key, curves in logged.items()
@@ -139,6 +146,9 @@ def images_of(
 def main(argv: list[str] | None = None) -> None:
     """Draw the figures."""
     args = parse_args(argv)
+    for name, path in (('--curves', args.curves), ('--grid', args.grid)):
+        if path is not None:
+            require_picture(name, path)
     figures = {}
     if args.curves is not None:
         curves = curves_of(args.folder, args.records)

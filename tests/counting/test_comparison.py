@@ -401,6 +401,57 @@ def test_tools_train_tabulate_and_draw(tmp_path, capsys):
         plot_schemes.main([str(tmp_path / 'out'), *arguments[2:], '--images', '50'])
 
 
+def test_missing_data_end_the_tool_before_the_trainings(
+    tmp_path, trained, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    out = ['--out', str(tmp_path / 'out')]
+    for name, folder in (
+        ('csrnet_small_ucf_cc_50', 'data/UCF_CC_50'),
+        ('csrnet_small_shanghaitech_b', 'data/ShanghaiTech/part_B_final'),
+    ):
+        with pytest.raises(
+            SystemExit,
+            match=r'^train_dataloader\.dataset\.data_root: there is no folder '
+            rf"'{folder}'\. Put .*, or a link to it, at data/",
+        ):
+            count_crowds.main([str(CONFIGS / f'{name}.py'), *out])
+        # A folder of something else.
+        with pytest.raises(SystemExit, match='there is no .*jpg'):
+            count_crowds.main(
+                [str(CONFIGS / f'{name}.py'), *out, '--data-root', str(tmp_path)]
+            )
+    assert not trained
+
+
+def test_a_picture_that_can_not_be_written_is_named_before_it_is_drawn(tmp_path):
+    append_record(tmp_path / 'runs.jsonl', record('CSRNet', None, 5.0))
+    for option in ('--curves', '--grid'):
+        arguments = [str(tmp_path), '--grid-schemes', 'CSRNet', option]
+        with pytest.raises(SystemExit, match=rf"^{option}: expected .* got 'a\.xyz'$"):
+            plot_schemes.main([*arguments, 'a.xyz'])
+        with pytest.raises(SystemExit, match=f"^{option}: '/proc/a' cannot be writ"):
+            plot_schemes.main([*arguments, '/proc/a/b.png'])
+
+
+@pytest.mark.parametrize(('iterations', 'interval'), [(1, 1), (3, 10)])
+def test_curves_of_too_short_a_training_are_refused(
+    part_b, tmp_path, iterations, interval
+):
+    config = small('csrnet_small_shanghaitech_b', part_b)
+    config.train_cfg.max_iters = config.default_hooks.checkpoint.interval = iterations
+    config.default_hooks.logger.interval = interval
+    run_schemes({'CSRNet': config}, [None], [0], tmp_path)
+    with pytest.raises(
+        SystemExit,
+        match="^--curves: expected an iteration at which all runs of 'CSRNet' logged "
+        'the loss and its parts, got none; train longer, or log more often with '
+        r'default_hooks\.logger\.interval$',
+    ):
+        plot_schemes.main([str(tmp_path), '--curves', str(tmp_path / 'a.png')])
+    assert not (tmp_path / 'a.png').exists()
+
+
 def test_bad_arguments_of_the_tools(tmp_path, capsys):
     plain = str(CONFIGS / 'csrnet_small_shanghaitech_b.py')
     for arguments, text in (
@@ -415,6 +466,12 @@ def test_bad_arguments_of_the_tools(tmp_path, capsys):
         with pytest.raises(SystemExit):
             count_crowds.main(arguments)
         assert text in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        count_crowds.main([plain, '--data-root', str(tmp_path / 'no')])
+    text = f"--data-root: there is no folder '{tmp_path / 'no'}'"
+    assert text in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="^--out: '/proc/a' cannot be written to"):
+        count_crowds.main([plain, '--out', '/proc/a'])
     with pytest.raises(SystemExit, match='--folds: the data set of .* has none'):
         count_crowds.main([plain, '--folds', '1', '--out', str(tmp_path)])
     with pytest.raises(SystemExit, match='--report: there are no runs in'):
