@@ -23,6 +23,11 @@ with contextlib.redirect_stdout(io.StringIO()):
     from daal_mmdet.benchmark.matrix import Failure, MatrixFolder, Running, run_matrix
     from daal_mmdet.benchmark.spec import BenchmarkSpec, PlannedRun, load_spec
     from daal_mmdet.benchmark.table import SPLITS, benchmark_table, select_records
+    from daal_mmdet.preflight import (
+        require_data,
+        require_output_folder,
+        require_weights,
+    )
     from daal_mmdet.progress import progress_bar
     from daal_mmdet.run_records import read_records
 
@@ -141,6 +146,10 @@ def run_with_bar(
     if not missing:
         print(f'All {len(plan)} runs are finished in {folder.root}.')
         return []
+    for run in missing:
+        require_weights(run.config)
+        for part in ('train', 'val', 'test'):
+            require_data(run.config, f'{part}_dataloader')
     share_before = (len(done) + sum(map(folder.progress, missing))) / len(plan)
     with progress_bar(
         total=1, initial=share_before, desc=args.spec.stem, bar_format=_BAR_FORMAT
@@ -161,6 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run what is missing, then print and write the table."""
     args = parse_args(argv)
     failures: list[Failure] = []
+    require_output_folder('--out', args.out)
     try:
         spec = load_spec(args.spec)
         given = dict(

@@ -180,6 +180,32 @@ def test_an_empty_table_replaces_none(spec_file, tmp_path, capsys):
     assert list(table.parent.glob('*table.md')) == [table]
 
 
+def test_missing_weights_and_data_end_it_before_the_first_run(
+    spec_file, tmp_path, monkeypatch, request
+):
+    def refuse(*args, **kwargs):
+        raise AssertionError('a run was started')
+
+    monkeypatch.setattr(benchmark, 'run_matrix', refuse)
+    out = ['--out', str(tmp_path / 'out')]
+    shipped = request.config.rootpath / 'configs' / 'benchmark' / 'bccd_losses.py'
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        SystemExit,
+        match=r'^train_dataloader\.dataset\.ann_file: there is no file '
+        r"'data/bccd/annotations/train\.json'\. Convert the Pascal VOC files",
+    ):
+        benchmark.main([str(shipped), *out])
+    monkeypatch.setenv('BACKBONE_CHECKPOINT', 'no.pth')
+    with pytest.raises(
+        SystemExit, match=r"^BACKBONE_CHECKPOINT: there is no file 'no\.pth'$"
+    ):
+        benchmark.main([str(shipped), *out])
+    assert not (tmp_path / 'out').exists()
+    with pytest.raises(AssertionError, match='a run was started'):
+        benchmark.main([str(spec_file), *out])
+
+
 def test_bad_arguments_are_named(spec_file, tmp_path, capsys):
     arguments = [str(spec_file), '--out', str(tmp_path)]
     for wrong, message in (
@@ -204,5 +230,7 @@ def test_bad_arguments_are_named(spec_file, tmp_path, capsys):
     ):
         assert benchmark.main([*arguments, *wrong]) == 1
         assert re.search(message, capsys.readouterr().err)
+    with pytest.raises(SystemExit, match="^--out: '/proc/a' cannot be written to"):
+        benchmark.main([str(spec_file), '--out', '/proc/a'])
     assert benchmark.main([str(tmp_path / 'no.py')]) == 1
     assert 'spec: there is no file' in capsys.readouterr().err
