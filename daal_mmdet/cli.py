@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,10 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from daal_mmdet.checkpoints import find_resumable, why_damaged
+from daal_mmdet.checkpoints import find_resumable
 from daal_mmdet.cpu_processes import join_cpu_processes, run_on_cpu
-from daal_mmdet.data_check import local_dataset
 from daal_mmdet.hooks.finite_checkpoint_hook import FiniteCheckpointHook, NotFiniteError
+from daal_mmdet.preflight import require_checkpoint, require_data, require_file
 from daal_mmdet.whole_file_backend import NotWrittenError
 
 __all__ = [
@@ -27,9 +26,6 @@ __all__ = [
     'build_runner',
     'load_config',
     'plain_errors',
-    'require_checkpoint',
-    'require_file',
-    'require_writable',
     'resume',
 ]
 
@@ -59,35 +55,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def require_file(name: str, path: str) -> None:
-    """Exit with a message unless ``path`` is a file or a URL."""
-    if '://' not in path and not Path(path).is_file():
-        raise SystemExit(f'{name}: there is no file {path!r}')
-
-
-def require_checkpoint(name: str, path: str) -> None:
-    """Exit with a message unless ``path`` is a checkpoint in whole, or a URL."""
-    require_file(name, path)
-    if '://' not in path and (reason := why_damaged(path)) is not None:
-        raise SystemExit(f"{name}: {path} can't be read: {reason}")
-
-
-def require_writable(name: str, folder: str | os.PathLike) -> None:
-    """Make a folder, or exit with a message if nothing can be written there."""
-    # Process numbers repeat on other machines, which may share the folder.
-    probe = Path(folder, f'.writable_{uuid.uuid4().hex}')
-    try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.write_bytes(b'?')
-        finally:
-            probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise SystemExit(
-            f"{name}: '{folder}' cannot be written to ({error.strerror}); name another"
-        ) from error
-
-
 def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     """Read the config that the command line asks for, with its changes.
 
@@ -99,9 +66,8 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
         loaders: Which of ``'train'``, ``'val'`` and ``'test'`` will be used.
 
     Raises:
-        SystemExit: If there is no such config, or an annotation file of a data set or
-            its evaluator is missing; the message ends with the config's ``data_hint``
-            if it has one.
+        SystemExit: If there is no such config, or data are missing, see
+            :func:`~daal_mmdet.preflight.require_data`.
     """
     require_file('config', args.config)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -117,37 +83,12 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     if 'daal_mmdet' not in modules:
         config.custom_imports = {**imports, 'imports': [*modules, 'daal_mmdet']}
     for name in loaders:
-        _require_annotations(config, name)
+        require_data(config, name)
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs') / Path(args.config).stem)
     return config
-
-
-def _require_annotations(config: Config, part: str) -> None:
-    for key, path in _annotation_files(config, part):
-        if not path.is_file():
-            hint = config.get('data_hint')
-            raise SystemExit(
-                f'{key}: there is no file {str(path)!r}' + (f'. {hint}' if hint else '')
-            )
-
-
-def _annotation_files(config: Config, part: str) -> Iterator[tuple[str, Path]]:
-    """Local files that the data set and the metrics of a loop read, and their keys."""
-    dataset = local_dataset(config, f'{part}_dataloader')
-    if dataset is not None:
-        path = Path(dataset.get('data_root') or '', dataset['ann_file'])
-        yield f'{part}_dataloader.dataset.ann_file', path
-    metrics = config.get(f'{part}_evaluator') or []
-    several = isinstance(metrics, list)
-    for i, metric in enumerate(metrics if several else [metrics]):
-        for key in ('ann_file', 'train_ann_file'):
-            path = metric.get(key)
-            local = isinstance(path, str) and '://' not in path
-            if local and not metric.get('backend_args'):
-                yield f'{part}_evaluator{f"[{i}]" if several else ""}.{key}', Path(path)
 
 
 def resume(config: Config, checkpoint: str) -> None:

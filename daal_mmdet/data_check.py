@@ -99,20 +99,20 @@ def check_data(config: Config) -> None:
 
 
 def local_dataset(config: Config, loader: str) -> dict | None:
-    """The innermost data set of a loader, if it reads a file on a local disk."""
+    """The innermost data set of a loader, if it reads what is on a local disk."""
     dataset = (config.get(loader) or {}).get('dataset', {})
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     remote = any('://' in str(dataset.get(key)) for key in ('data_root', 'ann_file'))
-    if remote or dataset.get('backend_args'):
-        return None
-    return dataset if isinstance(dataset.get('ann_file'), str) else None
+    return None if remote or dataset.get('backend_args') else dataset
 
 
 def _coco_dataset(config: Config, loader: str) -> dict | None:
     """The local data set of a loader, if its file is one of COCO or LVIS boxes."""
     dataset = local_dataset(config, loader)
-    kind = None if dataset is None else _kind(dataset)
+    if dataset is None or not isinstance(dataset.get('ann_file'), str):
+        return None
+    kind = _kind(dataset)
     if not (inspect.isclass(kind) and issubclass(kind, CocoDataset)):
         return None
     # Panoptic files hold segments in place of boxes.

@@ -4,54 +4,60 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.backend_bases import FigureCanvasBase
 from mmengine.config import Config
 
+from daal_mmdet.checkpoints import why_damaged
+from daal_mmdet.data_check import local_dataset
+
 __all__ = [
+    'require_checkpoint',
     'require_data',
+    'require_file',
     'require_output_folder',
     'require_picture',
     'require_weights',
 ]
 
 
-def require_data(config: Config, loader: str) -> None:
-    """Exit with a message unless the files of a loader's data set are there.
+def require_file(name: str, path: str) -> None:
+    """Exit with a message unless ``path`` is a file or a URL."""
+    if '://' not in path and not Path(path).is_file():
+        raise SystemExit(f'{name}: there is no file {path!r}')
 
-    That is its annotation file, or the file of a series, or else the folder
-    ``data_root``. Data that are not on a local disk are left alone, and so are lists of
-    data sets.
+
+def require_checkpoint(name: str, path: str) -> None:
+    """Exit with a message unless ``path`` is a checkpoint in whole, or a URL."""
+    require_file(name, path)
+    if '://' not in path and (reason := why_damaged(path)) is not None:
+        raise SystemExit(f"{name}: {path} can't be read: {reason}")
+
+
+def require_data(config: Config, part: str) -> None:
+    """Exit with a message unless the files of a loop are there.
+
+    Those of its data set are the annotation file, or the file of a series, or else the
+    folder ``data_root``; those of its metrics ``ann_file`` and ``train_ann_file``. Data
+    that are not on a local disk are left alone, and so are lists of data sets.
 
     Args:
         config: Config of the run.
-        loader: ``'train_dataloader'``, say.
+        part: ``'train'``, ``'val'`` or ``'test'``.
 
     Raises:
-        SystemExit: If it is missing; the message names the key and ends with the
+        SystemExit: If one is missing; the message names the key and ends with the
             config's ``data_hint`` if it has one.
     """
-    dataset = (config.get(loader) or {}).get('dataset')
-    while isinstance(dataset, dict) and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    if not isinstance(dataset, dict) or dataset.get('backend_args'):
-        return
-    root, series = dataset.get('data_root') or '', dataset.get('series')
-    if isinstance(dataset.get('ann_file'), str):
-        key, path, kind = 'ann_file', os.path.join(root, dataset['ann_file']), 'file'
-    elif isinstance(series, str):
-        # statsmodels:sunspots is no file.
-        key, path, kind = 'series', '' if ':' in series else series, 'file'
-    else:
-        key, path, kind = 'data_root', root, 'folder'
-    found = Path(path).is_file() if kind == 'file' else Path(path).is_dir()
-    if path and '://' not in path and not found:
-        hint = config.get('data_hint')
-        raise SystemExit(
-            f'{loader}.dataset.{key}: there is no {kind} {path!r}'
-            + (f'. {hint}' if hint else '')
-        )
+    for key, path in (*_data_of(config, part), *_files_of_metrics(config, part)):
+        kind = 'folder' if key.endswith('data_root') else 'file'
+        if not (os.path.isdir if kind == 'folder' else os.path.isfile)(path):
+            hint = config.get('data_hint')
+            raise SystemExit(
+                f'{key}: there is no {kind} {path!r}' + (f'. {hint}' if hint else '')
+            )
 
 
 def require_weights(config: Config) -> None:
@@ -71,8 +77,8 @@ def require_weights(config: Config) -> None:
         given = os.environ.get('BACKBONE_CHECKPOINT') == start['checkpoint']
         weights['BACKBONE_CHECKPOINT' if given else key] = start['checkpoint']
     for name, path in weights.items():
-        if path and '://' not in path and not Path(path).is_file():
-            raise SystemExit(f'{name}: there is no file {path!r}')
+        if path:
+            require_file(name, path)
 
 
 def require_output_folder(name: str, folder: str | os.PathLike) -> None:
@@ -88,7 +94,8 @@ def require_output_folder(name: str, folder: str | os.PathLike) -> None:
     while not os.path.lexists(place):
         place = os.path.dirname(place)
     try:
-        tempfile.TemporaryFile(dir=place).close()
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(b'?')
     except OSError as error:
         raise SystemExit(
             f'{name}: {str(folder)!r} cannot be written to ({error.strerror}); name '
@@ -110,3 +117,32 @@ def require_picture(name: str, path: str | os.PathLike) -> None:
             f'{name}: expected a file that ends in one of {known}, got {str(path)!r}'
         )
     require_output_folder(name, Path(path).parent)
+
+
+def _data_of(config: Config, part: str) -> Iterator[tuple[str, str]]:
+    """What the data set of a loop reads, and its key."""
+    loader = f'{part}_dataloader'
+    dataset = local_dataset(config, loader) or {}
+    root, file = dataset.get('data_root') or '', dataset.get('ann_file')
+    series = dataset.get('series')
+    if isinstance(file, str):
+        yield f'{loader}.dataset.ann_file', os.path.join(root, file)
+    elif isinstance(series, str):
+        # statsmodels:sunspots is no file.
+        if ':' not in series:
+            yield f'{loader}.dataset.series', series
+    elif root:
+        yield f'{loader}.dataset.data_root', root
+
+
+def _files_of_metrics(config: Config, part: str) -> Iterator[tuple[str, str]]:
+    """Annotation files that the metrics of a loop read, and their keys."""
+    metrics = config.get(f'{part}_evaluator') or []
+    several = isinstance(metrics, list)
+    for i, metric in enumerate(metrics if several else [metrics]):
+        place = f'{part}_evaluator{f"[{i}]" if several else ""}'
+        for key in ('ann_file', 'train_ann_file'):
+            path = metric.get(key)
+            local = isinstance(path, str) and '://' not in path
+            if local and not metric.get('backend_args'):
+                yield f'{place}.{key}', path

@@ -1,6 +1,9 @@
 """What is looked at before a tool starts, by the text of what it says."""
 
+import errno
+import os
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -43,16 +46,35 @@ def test_missing_data_end_with_the_key_and_the_hint(
     monkeypatch.chdir(tmp_path)
     text = re.escape(f'train_dataloader.dataset.{message}')
     with pytest.raises(SystemExit, match=rf'^{text}\. Make them\.$'):
-        require_data(loader_of(**dataset), 'train_dataloader')
+        require_data(loader_of(**dataset), 'train')
     config = loader_of(**dataset)
     config.pop('data_hint')
     with pytest.raises(SystemExit, match=f'^{text}$'):
-        require_data(config, 'train_dataloader')
+        require_data(config, 'train')
     # There now.
     (tmp_path / 'x').mkdir()
     for name in ('a.json', 'a.csv', 'x/a.json'):
         (tmp_path / name).touch()
-    require_data(loader_of(**dataset), 'train_dataloader')
+    require_data(loader_of(**dataset), 'train')
+
+
+def test_missing_files_of_metrics_end_with_the_key_and_the_hint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metrics = [
+        dict(type='CocoMetric', ann_file='s3://bucket/val.json'),
+        dict(type='CocoMetric', ann_file='val.json', backend_args=dict(backend='p')),
+        dict(type='FewClassCocoMetric', ann_file='a.json', train_ann_file='b.json'),
+    ]
+    (tmp_path / 'a.json').touch()
+    for given, place in ((metrics, r'\[2\]'), (metrics[2], '')):
+        config = Config({'test_evaluator': given, 'data_hint': 'Make them.'})
+        require_data(config, 'val')
+        with pytest.raises(
+            SystemExit,
+            match=rf'^test_evaluator{place}\.train_ann_file: there is no file '
+            r"'b\.json'\. Make them\.$",
+        ):
+            require_data(config, 'test')
 
 
 def test_data_that_are_no_local_files_are_left_alone():
@@ -63,9 +85,9 @@ def test_data_that_are_no_local_files_are_left_alone():
         dict(ann_file='a.json', backend_args=dict(backend='petrel')),
         dict(type='ConcatDataset', datasets=[dict(ann_file='a.json')]),
     ):
-        require_data(loader_of(**dataset), 'train_dataloader')
-    require_data(Config({'val_dataloader': None}), 'val_dataloader')
-    require_data(Config({}), 'val_dataloader')
+        require_data(loader_of(**dataset), 'train')
+    require_data(Config({'val_dataloader': None}), 'val')
+    require_data(Config({}), 'val')
 
 
 @pytest.mark.parametrize(
@@ -84,7 +106,7 @@ def test_shipped_configs_say_where_their_data_go(path, place, tmp_path, monkeypa
     config = Config.fromfile(CONFIGS / path)
     for part in ('train', 'val'):
         with pytest.raises(SystemExit, match=rf'there is no .* \S+" {place}$'):
-            require_data(config, f'{part}_dataloader')
+            require_data(config, part)
     # What a run computes is the same without the hint.
     before = config_hash(config)
     config.pop('data_hint')
@@ -118,6 +140,43 @@ def test_missing_weights_are_named(tmp_path, monkeypatch):
     ):
         require_weights(config(sound, load_from=str(there)))
     require_weights(Config({}))
+
+
+@pytest.fixture
+def read_only_folder():
+    """A folder that may not be written to; root becomes another user meanwhile."""
+    # Not in tmp_path, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        yield Path(folder)
+        if root:
+            os.seteuid(0)
+        os.chmod(folder, 0o755)
+
+
+def test_a_read_only_folder_is_named(read_only_folder):
+    for folder in (read_only_folder, read_only_folder / 'run'):
+        with pytest.raises(
+            SystemExit,
+            match=rf"^--out: '{folder}' cannot be written to \(Permission denied\); "
+            'name another folder$',
+        ):
+            require_output_folder('--out', folder)
+
+
+@pytest.mark.parametrize('code', [errno.EROFS, errno.ENOSPC])
+def test_a_file_system_that_takes_nothing_is_named(tmp_path, monkeypatch, code):
+    def refuse(dir):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
+    with pytest.raises(
+        SystemExit, match=rf'cannot be written to \({os.strerror(code)}\); name another'
+    ):
+        require_output_folder('--out', tmp_path)
 
 
 def test_a_folder_that_can_not_be_written_to_is_named(tmp_path):

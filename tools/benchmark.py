@@ -149,7 +149,7 @@ def run_with_bar(
     for run in missing:
         require_weights(run.config)
         for part in ('train', 'val', 'test'):
-            require_data(run.config, f'{part}_dataloader')
+            require_data(run.config, part)
     share_before = (len(done) + sum(map(folder.progress, missing))) / len(plan)
     with progress_bar(
         total=1, initial=share_before, desc=args.spec.stem, bar_format=_BAR_FORMAT

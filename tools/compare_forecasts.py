@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 
-from daal_mmdet.cli import require_file
 from daal_mmdet.forecasting.comparison import TARGET_NOISE, run_comparison
 from daal_mmdet.forecasting.comparison_table import comparison_table
-from daal_mmdet.preflight import require_data, require_output_folder
+from daal_mmdet.preflight import require_data, require_file, require_output_folder
 from daal_mmdet.progress import progress_bar
 
 LOSSES = ('mse', 'mae', 'adaptive_dynamic', 'kalman')
@@ -79,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     for config in loaded:
         config.merge_from_dict(args.cfg_options)
         for part in ('train', 'val', 'test'):
-            require_data(config, f'{part}_dataloader')
+            require_data(config, part)
     require_output_folder('--out', args.out)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     total = len(configs) * len(args.conditions) * len(seeds)

@@ -8,10 +8,10 @@ from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 
 import daal_mmdet  # noqa: F401 - registers its modules
-from daal_mmdet.cli import require_file
 from daal_mmdet.cost_model import Cluster, cost_table, workload_of
 from daal_mmdet.hooks import KalmanCovarianceHook
 from daal_mmdet.losses import DAALLoss
+from daal_mmdet.preflight import require_file
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -121,8 +121,8 @@ def main(argv: list[str] | None = None) -> None:
             print(f'{len(found) - len(records)} other runs are no part of the table')
     else:
         for config in configs.values():
-            for loader in ('train', 'test'):
-                require_data(config, f'{loader}_dataloader')
+            for part in ('train', 'test'):
+                require_data(config, part)
         total = len(configs) * len(folds) * len(seeds)
         try:
             with progress_bar(total=total, desc='trainings', unit='run') as bar:

@@ -7,9 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from daal_mmdet.cli import require_checkpoint
 from daal_mmdet.hooks.saved_covariance import SavedCovariance
-from daal_mmdet.preflight import require_output_folder
+from daal_mmdet.preflight import require_checkpoint, require_output_folder
 from daal_mmdet.visualization.covariance_maps import draw_covariance
 
 

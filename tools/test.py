@@ -12,13 +12,12 @@ from daal_mmdet.cli import (
     add_common_arguments,
     build_runner,
     load_config,
-    require_checkpoint,
-    require_writable,
 )
 from daal_mmdet.hooks.fitting_checkpoint_hook import (
     FittingCheckpointHook,
     OtherModelError,
 )
+from daal_mmdet.preflight import require_checkpoint, require_output_folder
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -80,9 +79,9 @@ def main(argv: list[str] | None = None) -> None:
         config = trigger_visualization_hook(config, args)
     if args.tta:
         use_test_time_augmentation(config)
-    require_writable('--work-dir', config.work_dir)
+    require_output_folder('--work-dir', config.work_dir)
     if args.out is not None:
-        require_writable('--out', Path(args.out).parent)
+        require_output_folder('--out', Path(args.out).parent)
     runner = build_runner(config)
     runner.register_hook(FittingCheckpointHook())
     if args.out is not None:

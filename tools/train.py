@@ -8,12 +8,15 @@ from daal_mmdet.cli import (
     build_runner,
     load_config,
     plain_errors,
-    require_checkpoint,
-    require_writable,
     resume,
 )
 from daal_mmdet.cpu_processes import run_on_cpu
 from daal_mmdet.data_check import check_data
+from daal_mmdet.preflight import (
+    require_checkpoint,
+    require_output_folder,
+    require_weights,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -72,9 +75,11 @@ def main(argv: list[str] | None = None) -> None:
         resume(config, args.resume)
     # A resume has looked at its checkpoint.
     resumes = args.resume is not None and config.resume
-    if not resumes and config.get('load_from'):
-        require_checkpoint('load_from', config.load_from)
-    require_writable('--work-dir', config.work_dir)
+    if not resumes:
+        require_weights(config)
+        if config.get('load_from'):
+            require_checkpoint('load_from', config.load_from)
+    require_output_folder('--work-dir', config.work_dir)
     if not args.no_data_check:
         check_data(config)
     with plain_errors():

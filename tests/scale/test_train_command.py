@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -108,13 +109,13 @@ def test_a_damaged_checkpoint_is_named(tiny_config, started, tmp_path, arguments
 def test_a_work_dir_that_takes_no_file_is_named(
     tiny_config, started, tmp_path, monkeypatch
 ):
-    def denied(self, content):
+    def denied(dir):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     config = str(tiny_config())
-    monkeypatch.setattr(Path, 'write_bytes', denied)
+    monkeypatch.setattr(tempfile, 'TemporaryFile', denied)
     with pytest.raises(
-        SystemExit, match=r'work_dir: .*cannot be written to \(Read-only file system'
+        SystemExit, match=r'^--work-dir: .*cannot be written to \(Read-only file system'
     ):
         train_tool.main([config, '--work-dir', str(tmp_path / 'work')])
     assert started == []
