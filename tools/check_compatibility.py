@@ -75,13 +75,22 @@ def choose(args: argparse.Namespace) -> list[shipped_configs.ShippedConfig]:
         return shipped_configs.choose_configs(families, args.all, bar.update)
 
 
+def read_results(path: Path) -> dict[str, CheckResult]:
+    """The last result of each config."""
+    try:
+        records = read_records(path)
+    except ValueError as error:
+        raise ValueError(f'records: {error}') from error
+    return {record['config']: CheckResult(**record) for record in records}
+
+
 def known_results(args: argparse.Namespace) -> list[CheckResult]:
     """Results of the records, the last of each config, by family.
 
     Raises:
         ValueError: If there are none, or none of the chosen families.
     """
-    known = {r['config']: CheckResult(**r) for r in read_records(args.records)}
+    known = read_results(args.records)
     results = [
         result
         for name, result in known.items()
@@ -103,7 +112,7 @@ def check(
     family or with its head is checked too.
     """
     args.records.parent.mkdir(parents=True, exist_ok=True)
-    known = {r['config']: CheckResult(**r) for r in read_records(args.records)}
+    known = read_results(args.records)
     bar = progress_bar(total=len(configs), desc='checking', unit='config')
     results: dict[str, CheckResult] = {}
     with bar:

@@ -122,6 +122,11 @@ def test_errors_name_the_option(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error == f'error: --records: there is no result in {records}\n'
     result = dataclasses.asdict(CheckResult('gfl/a.py', 'works'))
+    records.write_text('"config\n{}\n')
+    for given in (table_only, table_only[:-1]):
+        assert tool.main(given) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error == f"error: --records: {records}: line 1 is no JSON: '\"config'"
     records.write_text(json.dumps(result) + '\n')
     assert tool.main(table_only) == 2
     error = capsys.readouterr().err
