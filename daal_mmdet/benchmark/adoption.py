@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
-from daal_mmdet.benchmark.config_hash import config_hash, differing_keys
 from daal_mmdet.benchmark.matrix import ADOPTED, MatrixFolder
 from daal_mmdet.benchmark.spec import PlannedRun
+from daal_mmdet.config_hash import config_hash, differing_keys
 
 __all__ = ['adopt_run']
 

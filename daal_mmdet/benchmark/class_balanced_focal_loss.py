@@ -10,7 +10,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from daal_mmdet.evaluation.class_counts import count_classes
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 __all__ = ['ClassBalancedFocalLoss', 'class_balanced_weights']
 

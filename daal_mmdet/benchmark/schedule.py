@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 __all__ = ['set_schedule_length', 'schedule_length']
 

@@ -28,11 +28,11 @@ from mmengine.runner import Runner
 
 import daal_mmdet
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
-from daal_mmdet.benchmark.code_digest import source_digest
-from daal_mmdet.benchmark.config_hash import config_hash
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
 from daal_mmdet.benchmark.schedule import schedule_length
 from daal_mmdet.cli import build_runner
+from daal_mmdet.code_digest import source_digest
+from daal_mmdet.config_hash import config_hash
 from daal_mmdet.cpu_processes import run_on_cpu
 from daal_mmdet.logged_scalars import read_scalars
 

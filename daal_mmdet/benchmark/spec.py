@@ -11,10 +11,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from daal_mmdet.benchmark.config_hash import config_hash
 from daal_mmdet.benchmark.evaluation_record import require_class_ap
 from daal_mmdet.benchmark.schedule import schedule_length, set_schedule_length
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.config_hash import config_hash
+from daal_mmdet.validation import check_number
 
 __all__ = ['BenchmarkSpec', 'PlannedRun', 'load_spec']
 

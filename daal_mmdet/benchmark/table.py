@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from daal_mmdet.benchmark.spec import BenchmarkSpec
-from daal_mmdet.losses.validation import check_choice
 from daal_mmdet.paired_interval import paired_interval
+from daal_mmdet.validation import check_choice
 
 __all__ = [
     'SPLITS',

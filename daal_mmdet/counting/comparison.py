@@ -20,7 +20,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from daal_mmdet.benchmark.config_hash import config_hash
+from daal_mmdet.config_hash import config_hash
 from daal_mmdet.run_records import append_record, last_of_each, read_records
 
 __all__ = ['RECORDS', 'latest_records', 'paired_runs', 'run_schemes', 'train_once']
@@ -39,7 +39,7 @@ def run_schemes(
 
     A finished run is one line of ``folder/runs.jsonl``. Called again, it does only what
     is missing: a line counts if the configuration, and the code of the model, are the
-    same (:func:`~daal_mmdet.benchmark.config_hash.config_hash`), and so are the images
+    same (:func:`~daal_mmdet.config_hash.config_hash`), and so are the images
     and points, wherever they lie. One seed gives all schemes the same first weights and
     the same crops.
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmengine.model import ImgDataPreprocessor
 
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 __all__ = ['CrowdDataPreprocessor']
 

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.io
 from numpy.random import Generator
 
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 __all__ = ['draw_crowd', 'write_shanghaitech_layout', 'write_ucf_cc_50_layout']
 

@@ -13,7 +13,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from daal_mmdet.counting.vgg_front_end import VGGFrontEnd
-from daal_mmdet.losses.validation import check_choice
+from daal_mmdet.validation import check_choice
 
 __all__ = ['CSRNet']
 

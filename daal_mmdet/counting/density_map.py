@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from daal_mmdet.counting.points import inside_image
-from daal_mmdet.losses.validation import check_choice, check_number
+from daal_mmdet.validation import check_choice, check_number
 
 __all__ = ['KERNELS', 'density_map', 'head_sigmas', 'pool_density']
 

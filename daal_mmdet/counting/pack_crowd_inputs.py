@@ -11,7 +11,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.structures import BaseDataElement
 
 from daal_mmdet.counting.density_map import pool_density
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 __all__ = ['PackCrowdInputs']
 

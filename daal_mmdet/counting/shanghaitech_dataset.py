@@ -9,7 +9,7 @@ from mmdet.registry import DATASETS
 
 from daal_mmdet.counting.crowd_dataset import CrowdDataset
 from daal_mmdet.counting.points import read_shanghaitech_points
-from daal_mmdet.losses.validation import check_choice
+from daal_mmdet.validation import check_choice
 
 __all__ = ['ShanghaiTechDataset']
 

@@ -14,7 +14,7 @@ from mmdet.registry import TRANSFORMS
 
 from daal_mmdet.counting.density_cache import DensityCache
 from daal_mmdet.counting.points import inside_image
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 __all__ = [
     'LoadDensityMap',

@@ -8,7 +8,7 @@ from mmdet.registry import DATASETS
 
 from daal_mmdet.counting.crowd_dataset import CrowdDataset
 from daal_mmdet.counting.points import read_ucf_cc_50_points
-from daal_mmdet.losses.validation import check_choice, check_number
+from daal_mmdet.validation import check_choice, check_number
 
 __all__ = ['UCFCC50Dataset']
 

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule, update_init_info
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 __all__ = ['VGGFrontEnd']
 

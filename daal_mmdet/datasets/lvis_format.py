@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 from .annotation_file import is_lvis
 from .subset import count_classes

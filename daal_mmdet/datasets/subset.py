@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 __all__ = [
     'ClassCounts',

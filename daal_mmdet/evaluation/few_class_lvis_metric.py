@@ -16,7 +16,7 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 __all__ = ['FewClassLVISMetric', 'strongest_of_each_class']
 

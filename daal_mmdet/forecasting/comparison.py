@@ -12,8 +12,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner, load_checkpoint
 
 from daal_mmdet.forecasting.series_windows import SPLITS
-from daal_mmdet.losses.validation import check_choice
 from daal_mmdet.run_records import append_record, last_of_each, read_records
+from daal_mmdet.validation import check_choice
 
 __all__ = ['TARGET_NOISE', 'latest_records', 'run_comparison', 'train_once']
 

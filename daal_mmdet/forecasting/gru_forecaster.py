@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from daal_mmdet.losses.validation import check_choice, check_number
+from daal_mmdet.validation import check_choice, check_number
 
 __all__ = ['GRUForecaster']
 

@@ -12,7 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch.utils.data import Dataset
 
 from daal_mmdet.forecasting.series import load_series
-from daal_mmdet.losses.validation import check_choice, check_flag, check_number
+from daal_mmdet.validation import check_choice, check_flag, check_number
 
 __all__ = ['SPLITS', 'SeriesWindows']
 

@@ -15,7 +15,7 @@ from daal_mmdet.hooks.covariance_tracker import CovarianceTracker
 from daal_mmdet.hooks.head_adapter import HeadAdapter
 from daal_mmdet.losses.covariance_weighting import CovarianceWeightedLoss
 from daal_mmdet.losses.iteration_scalars import IterationScalars
-from daal_mmdet.losses.validation import check_choice, check_number
+from daal_mmdet.validation import check_choice, check_number
 
 __all__ = ['CHECKPOINT_KEY', 'KalmanCovarianceHook']
 

@@ -18,7 +18,7 @@ from daal_mmdet.losses.iteration_scalars import (
     current_iteration,
 )
 from daal_mmdet.losses.snapshot import snapshot
-from daal_mmdet.losses.validation import check_flag, check_number
+from daal_mmdet.validation import check_flag, check_number
 
 __all__ = ['AdaptiveComposition']
 

@@ -21,7 +21,7 @@ from daal_mmdet.losses.sequences import (
     mean_state,
     reduce_masked,
 )
-from daal_mmdet.losses.validation import check_choice, check_flag, check_number
+from daal_mmdet.validation import check_choice, check_flag, check_number
 
 __all__ = [
     'AdaptiveDynamicLoss',

@@ -11,8 +11,8 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from daal_mmdet.cuda_replay import Replay, replayable, value_with_gradient
-from daal_mmdet.losses.validation import check_choice, check_flag, check_number
 from daal_mmdet.nuclear_norm import METHODS, nuclear_norm
+from daal_mmdet.validation import check_choice, check_flag, check_number
 
 __all__ = ['NORMALIZATIONS', 'BNMLoss', 'batch_nuclear_norm_loss', 'choose_rows']
 

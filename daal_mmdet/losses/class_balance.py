@@ -10,7 +10,7 @@ from torch import Tensor
 
 from daal_mmdet import kalman
 from daal_mmdet.losses.filter_state import FilterState
-from daal_mmdet.losses.validation import check_number
+from daal_mmdet.validation import check_number
 
 __all__ = ['ClassBalance', 'check_options', 'class_weights']
 

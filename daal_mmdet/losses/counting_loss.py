@@ -10,8 +10,8 @@ from torch import Tensor
 
 from daal_mmdet.losses.adaptive_composition import AdaptiveComposition
 from daal_mmdet.losses.density_nuclear_norm import KINDS, density_nuclear_norm_loss
-from daal_mmdet.losses.validation import check_choice, check_number
 from daal_mmdet.nuclear_norm import METHODS
+from daal_mmdet.validation import check_choice, check_number
 
 __all__ = ['CountingLoss']
 

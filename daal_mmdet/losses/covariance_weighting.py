@@ -10,7 +10,7 @@ import torch.nn as nn
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from daal_mmdet.losses.validation import check_choice, check_number
+from daal_mmdet.validation import check_choice, check_number
 
 __all__ = [
     'NORMALIZATIONS',

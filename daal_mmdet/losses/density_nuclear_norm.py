@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from daal_mmdet.losses.validation import check_choice, check_number
 from daal_mmdet.nuclear_norm import METHODS, nuclear_norm
+from daal_mmdet.validation import check_choice, check_number
 
 __all__ = ['KINDS', 'density_nuclear_norm_loss']
 

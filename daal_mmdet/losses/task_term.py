@@ -11,7 +11,7 @@ from torch import Tensor
 
 from daal_mmdet.losses import focal, fused_focal
 from daal_mmdet.losses.targets import Targets
-from daal_mmdet.losses.validation import check_choice, check_flag, check_number
+from daal_mmdet.validation import check_choice, check_flag, check_number
 
 __all__ = ['TaskTerm']
 

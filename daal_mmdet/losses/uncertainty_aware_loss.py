@@ -11,7 +11,7 @@ from daal_mmdet.losses.covariance_weighting import (
     RowWeights,
     merge_weights,
 )
-from daal_mmdet.losses.validation import check_choice
+from daal_mmdet.validation import check_choice
 
 __all__ = ['UncertaintyAwareLoss', 'box_residual']
 

@@ -11,7 +11,7 @@ from daal_mmdet.losses.covariance_weighting import (
     RowWeights,
     merge_weights,
 )
-from daal_mmdet.losses.validation import check_choice, check_number
+from daal_mmdet.validation import check_choice, check_number
 
 __all__ = ['UncertaintyAwareSmoothL1', 'uncertainty_aware_smooth_l1']
 

@@ -7,9 +7,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
-from daal_mmdet.benchmark.config_hash import config_hash
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
 from daal_mmdet.benchmark.single_run import main, train_and_evaluate
+from daal_mmdet.config_hash import config_hash
 
 ITERATIONS = dict(
     train_cfg=dict(

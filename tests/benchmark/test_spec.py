@@ -4,7 +4,6 @@ import re
 import pytest
 from mmengine.config import Config
 
-from daal_mmdet.benchmark.config_hash import config_hash, differing_keys
 from daal_mmdet.benchmark.schedule import set_schedule_length
 from daal_mmdet.benchmark.spec import load_spec
 
@@ -91,53 +90,6 @@ def test_a_spec_may_be_yaml_and_inherit(spec_file, suffix):
     assert spec.seeds == (7,)
     assert [run.variant for run in spec.plan()] == ['one', 'two', 'three']
     assert spec.plan()[1].config.model.loss.deep.to_dict() == dict(c=3)
-
-
-def test_hash_sees_what_decides_a_run_and_nothing_else(tmp_path):
-    def config(**changes):
-        root = changes.pop('root', 'here')
-        folder = tmp_path / root
-        folder.mkdir(exist_ok=True)
-        (folder / 'train.json').write_text(changes.pop('annotations', '[1]'))
-        made = Config(
-            dict(
-                model=dict(type='Net', lr=0.1),
-                train_cfg=dict(max_epochs=4, val_interval=2),
-                train_dataloader=dict(
-                    dataset=dict(data_root=str(folder) + '/', ann_file='train.json')
-                ),
-                val_evaluator=dict(ann_file=str(folder / 'train.json')),
-                default_hooks=dict(checkpoint=dict(interval=1), ema=dict(momentum=1)),
-                randomness=dict(seed=0, deterministic=False),
-                work_dir=root,
-                some_variable=3,
-            )
-        )
-        made.merge_from_dict(changes)
-        return made
-
-    plain = config_hash(config())
-    for same in (
-        {'root': 'there'},
-        {'work_dir': 'x'},
-        {'some_variable': 4},
-        {'randomness.seed': 5},
-        {'default_hooks.checkpoint.interval': 16},
-        {'train_cfg.val_interval': 1},
-        {'resume': True},
-        {'load_from': None},
-    ):
-        assert config_hash(config(**same)) == plain, same
-    for other in (
-        {'model.lr': 0.2},
-        {'annotations': '[2]'},
-        {'default_hooks.ema.momentum': 2},
-        {'randomness.deterministic': True},
-        {'train_cfg.max_epochs': 5},
-        {'custom_hooks': [dict(type='EMAHook')]},
-    ):
-        assert config_hash(config(**other)) != plain, other
-    assert differing_keys(config(), config(**{'model.lr': 0.2})) == ['model.lr']
 
 
 def test_a_length_that_does_not_fit_is_refused():

@@ -1,10 +1,8 @@
 import ast
 
 import pytest
-from mmengine.config import Config
 
-from daal_mmdet.benchmark import code_digest as module
-from daal_mmdet.benchmark.config_hash import config_hash
+from daal_mmdet import code_digest as module
 
 
 @pytest.fixture
@@ -53,19 +51,3 @@ def test_docstrings_of_functions_do_not_count():
     assert one == other
     changed = module.source_digest(ast.parse('def f():\n    "a"\n    return 2'))
     assert changed != one
-
-
-def test_a_loss_of_ours_stands_for_its_code_and_one_of_mmdet_does_not(monkeypatch):
-    def both():
-        return [
-            config_hash(Config(dict(model=dict(loss=dict(type=name)))))
-            for name in ('DAALLoss', 'FocalLoss')
-        ]
-
-    daal, focal = both()
-    monkeypatch.setattr(
-        'daal_mmdet.benchmark.config_hash.code_digest', lambda name: 'changed'
-    )
-    changed, same = both()
-    assert changed != daal
-    assert same == focal

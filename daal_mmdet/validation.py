@@ -1,9 +1,11 @@
-"""Checks of loss options; each message names the key, the value and what is allowed."""
+"""Checks of options; each message names the key, the value and what is allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from numbers import Real
+
+__all__ = ['check_choice', 'check_flag', 'check_number']
 
 
 def check_choice(key: str, value: object, allowed: Collection[object]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config, ConfigDict
 
-from daal_mmdet.benchmark.code_digest import code_digest
+from daal_mmdet.code_digest import code_digest
 
 __all__ = ['config_hash', 'differing_keys', 'file_digest']
 
