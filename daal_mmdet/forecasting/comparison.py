@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner, load_checkpoint
 
+from daal_mmdet.config_hash import config_hash
 from daal_mmdet.forecasting.series_windows import SPLITS
 from daal_mmdet.run_records import append_record, last_of_each, read_records
 from daal_mmdet.validation import check_choice
@@ -39,7 +40,8 @@ def run_comparison(
     """Train every config under every condition with every seed.
 
     A finished run is one line of ``folder/runs.jsonl``. Called again, it does only what
-    is missing: a line counts if its configuration is the same to the letter.
+    is missing: a line counts if its configuration is the same to the letter, and so is
+    the code of its model and loss (:func:`~daal_mmdet.config_hash.config_hash`).
 
     Args:
         configs: Training config by the name of its loss.
@@ -145,7 +147,10 @@ def _prepare(config: Config, condition: str, seed: int, split: str) -> Config:
 
 
 def _fingerprint(config: Config) -> str:
-    text = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    # To the letter, since the checkpoint that is reported depends on the validations,
+    # which config_hash leaves out.
+    whole = [config.to_dict(), config_hash(config)]
+    text = json.dumps(whole, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from daal_mmdet.code_digest import code_digest
 from daal_mmdet.forecasting import comparison
 from daal_mmdet.forecasting.comparison import run_comparison, train_once
 from daal_mmdet.forecasting.finished_run import FinishedRun
@@ -167,6 +168,32 @@ def test_a_comparison_resumes_after_a_kill(load, tmp_path, trained):
     assert len(trained) == 9 + 4
     for old, new in zip(records, changed, strict=True):
         assert (old['MSE'] == new['MSE']) == (old['loss'] == 'kalman')
+
+
+def test_runs_of_other_code_are_done_again(load, tmp_path, trained, monkeypatch):
+    arguments = ({'kalman': load('gru_sunspots_kalman')}, ['clean'], [0], tmp_path)
+    (old,) = run_comparison(*arguments)
+    for module in ('losses.kalman_loss', 'forecasting.gru_forecaster'):
+
+        def digest(name, changed=f'daal_mmdet.{module}'):
+            return 'changed' if name == changed else code_digest(name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr('daal_mmdet.config_hash.code_digest', digest)
+            (new,) = run_comparison(*arguments)
+            assert new['config'] != old['config']
+            assert run_comparison(*arguments) == [new]
+    assert len(trained) == 3
+    assert run_comparison(*arguments) == [old]
+
+
+def test_runs_with_other_validations_are_done_again(load, tmp_path, trained):
+    config = load('gru_sunspots_mse')
+    arguments = ({'mse': config}, ['clean'], [0], tmp_path)
+    run_comparison(*arguments)
+    config.train_cfg.val_interval = 2
+    run_comparison(*arguments)
+    assert [c['train_cfg']['val_interval'] for c in trained] == [3, 2]
 
 
 def test_a_relative_folder_works(load, tmp_path, trained, monkeypatch):
