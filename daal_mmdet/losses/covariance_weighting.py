@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -18,6 +19,8 @@ __all__ = [
     'RowTracker',
     'RowWeights',
     'covariance_weights',
+    'difference_residual',
+    'merge_weights',
 ]
 
 NORMALIZATIONS = ('mean', None)
@@ -84,10 +87,25 @@ class RowWeights(NamedTuple):
     rows: Tensor | None
     weights: Tensor
 
-    def can_drop_rows(self, reduction: str, avg_factor: float | None) -> bool:
-        """Whether the loss is the same without the rows that are no positives."""
+    def drop_rows(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        reduction: str,
+        avg_factor: float | None,
+    ) -> tuple[RowWeights, Tensor, Tensor, Tensor | None]:
+        """Leave out what is no positive, unless the reduction needs all rows.
+
+        Returns:
+            Weights of the rows, ``pred``, ``target`` and ``weight`` of what is left.
+        """
         averaged = reduction == 'mean' and avg_factor is not None
-        return self.rows is not None and (averaged or reduction == 'sum')
+        if self.rows is None or not (averaged or reduction == 'sum'):
+            return self, pred, target, weight
+        weight = None if weight is None else weight[self.rows]
+        left = RowWeights(None, self.weights)
+        return left, pred[self.rows], target[self.rows], weight
 
 
 class RowTracker(Protocol):
@@ -141,10 +159,22 @@ class CovarianceWeightedLoss(nn.Module):
             )
         return None
 
-    def _measure(self, residuals: Tensor) -> None:
+    def _measure(
+        self,
+        call: RowWeights,
+        pred: Tensor,
+        target: Tensor,
+        residual: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
         # As elsewhere, an evaluation leaves no trace.
         if self.tracker is not None and self.training and torch.is_grad_enabled():
-            self.tracker.measure(residuals.detach())
+            rows = slice(None) if call.rows is None else call.rows
+            self.tracker.measure(residual(pred.detach()[rows], target.detach()[rows]))
+
+
+def difference_residual(pred: Tensor, target: Tensor) -> Tensor:
+    """What is missing from predicted to true deltas: target - pred, in float32."""
+    return target.float() - pred.float()
 
 
 def merge_weights(call: RowWeights, weight: Tensor | None, pred: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from daal_mmdet.losses.covariance_weighting import (
     CovarianceWeightedLoss,
-    RowWeights,
+    difference_residual,
     merge_weights,
 )
 from daal_mmdet.validation import check_choice
@@ -148,14 +148,13 @@ class UncertaintyAwareLoss(CovarianceWeightedLoss):
             pred = pred.float()
         call = self._next_call(len(pred))
         if call is not None:
-            if call.can_drop_rows(reduction_override or self.reduction, avg_factor):
-                # The inner loss sees the positives only.
-                rows, call = call.rows, RowWeights(None, call.weights)
-                pred, target = pred[rows], target[rows]
-                weight = None if weight is None else weight[rows]
-            rows = slice(None) if call.rows is None else call.rows
-            measure = box_residual if self.residual == 'box' else _difference
-            self._measure(measure(pred[rows], target[rows]))
+            # The inner loss sees the positives only, where it may.
+            reduction = reduction_override or self.reduction
+            call, pred, target, weight = call.drop_rows(
+                pred, target, weight, reduction, avg_factor
+            )
+            residual = box_residual if self.residual == 'box' else difference_residual
+            self._measure(call, pred, target, residual)
             weight = merge_weights(call, weight, pred)
         return self.loss(
             pred,
@@ -164,7 +163,3 @@ class UncertaintyAwareLoss(CovarianceWeightedLoss):
             avg_factor=avg_factor,
             reduction_override=reduction_override,
         )
-
-
-def _difference(pred: Tensor, target: Tensor) -> Tensor:
-    return target.detach().float() - pred.detach().float()

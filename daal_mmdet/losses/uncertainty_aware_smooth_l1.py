@@ -9,6 +9,7 @@ from torch import Tensor
 from daal_mmdet.losses.covariance_weighting import (
     CovarianceWeightedLoss,
     RowWeights,
+    difference_residual,
     merge_weights,
 )
 from daal_mmdet.validation import check_choice, check_number
@@ -49,10 +50,10 @@ def uncertainty_aware_smooth_l1(
     Raises:
         ValueError: If ``avg_factor`` comes with 'sum'.
     """
-    if call is not None and call.can_drop_rows(reduction, avg_factor):
-        rows, call = call.rows, RowWeights(None, call.weights)
-        pred, target = pred[rows], target[rows]
-        weight = None if weight is None else weight[rows]
+    if call is not None:
+        call, pred, target, weight = call.drop_rows(
+            pred, target, weight, reduction, avg_factor
+        )
     if not len(pred):
         return pred * 0 if reduction == 'none' else pred.sum() * 0
     if call is not None:
@@ -147,8 +148,7 @@ class UncertaintyAwareSmoothL1(CovarianceWeightedLoss, SmoothL1Loss):
         check_choice('reduction_override', reduction, ('none', 'mean', 'sum'))
         call = self._next_call(len(pred))
         if call is not None:
-            difference = target.detach().float() - pred.detach().float()
-            self._measure(difference if call.rows is None else difference[call.rows])
+            self._measure(call, pred, target, difference_residual)
         return self.loss_weight * uncertainty_aware_smooth_l1(
             pred, target, call, weight, self.beta, reduction, avg_factor
         )
