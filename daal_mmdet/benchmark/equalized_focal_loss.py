@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.dist import all_reduce
 from torch import Tensor
 
+from daal_mmdet.losses.focal import sigmoid_focal_elements
 from daal_mmdet.validation import check_choice, check_number
 
 __all__ = ['EqualizedFocalLoss', 'equalized_focal_elements']
@@ -48,14 +49,8 @@ def equalized_focal_elements(
     Returns:
         (N, C), in float32 at least.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets = targets.to(logits.dtype)
     focus = gamma + scale_factor * (1 - gradient_ratio.detach())
-    p = logits.sigmoid()
-    miss = (1 - p) * targets + p * (1 - targets)
-    share = alpha * targets + (1 - alpha) * (1 - targets)
-    log_loss = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
-    return share * (focus / gamma) * miss.pow(focus) * log_loss
+    return focus / gamma * sigmoid_focal_elements(logits, targets, focus, alpha)
 
 
 @MODELS.register_module()

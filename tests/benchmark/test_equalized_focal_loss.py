@@ -39,6 +39,14 @@ def test_gradcheck():
     )
 
 
+def test_a_certain_logit_has_a_finite_gradient_where_the_exponent_is_below_one():
+    logits = torch.tensor([[200.0, -200.0, 200.0]], requires_grad=True)
+    targets = torch.tensor([[1, 0, 0]])
+    loss = equalized_focal_elements(logits, targets, torch.ones(3), gamma=0.5)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    torch.testing.assert_close(gradient, torch.tensor([[0.0, 0.0, 0.75]]))
+
+
 def test_half_precision_is_computed_in_float32():
     logits, labels = case()
     low = equalized_focal_elements(
