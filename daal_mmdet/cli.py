@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,6 @@ __all__ = [
     'resume',
 ]
 
-_WARNING = 30
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -118,7 +118,7 @@ def resume(config: Config, checkpoint: str) -> None:
         config.resume = False
         return
     for path, reason in found.damaged.items():
-        print_log(f'--resume: {path} is left aside: {reason}', level=_WARNING)
+        print_log(f'--resume: {path} is left aside: {reason}', level=logging.WARNING)
     config.load_from = str(found.path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,7 +26,6 @@ __all__ = ['check_data', 'local_dataset']
 
 # mmdet's evaluation takes these as they are.
 _HARMLESS_IN_VALIDATION = {'boxes without area', 'boxes outside their image'}
-_WARNING = 30
 
 
 def check_data(config: Config) -> None:
@@ -279,4 +279,4 @@ def _require_same_labels(labels: dict[str, list[str]]) -> None:
 
 def _print(message: str) -> None:
     if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0:
-        print_log(message, level=_WARNING)
+        print_log(message, level=logging.WARNING)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from numbers import Real
 
-__all__ = ['check_choice', 'check_flag', 'check_number']
+__all__ = ['REDUCTIONS', 'check_choice', 'check_flag', 'check_number']
+
+# Of a loss, as in mmdet.
+REDUCTIONS = ('none', 'mean', 'sum')
 
 
 def check_choice(key: str, value: object, allowed: Collection[object]) -> None:

@@ -11,7 +11,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor
 
 from daal_mmdet.losses.focal import sigmoid_focal_elements
-from daal_mmdet.validation import check_choice, check_number
+from daal_mmdet.validation import REDUCTIONS, check_choice, check_number
 
 __all__ = ['EqualizedFocalLoss', 'equalized_focal_elements']
 
@@ -102,7 +102,7 @@ class EqualizedFocalLoss(nn.Module):
         check_number('gamma', gamma, above=0)
         check_number('alpha', alpha, low=0, high=1)
         check_number('scale_factor', scale_factor, low=0)
-        check_choice('reduction', reduction, ('none', 'mean', 'sum'))
+        check_choice('reduction', reduction, REDUCTIONS)
         check_number('loss_weight', loss_weight, low=0)
         self.use_sigmoid = use_sigmoid
         self.gamma = gamma

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,6 @@ __all__ = ['LoadImageOrSkip']
 
 # The end of a whole file; some have more behind it, of cameras and editors.
 _ENDS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND\xaeB`\x82'}
-_WARNING = 30
 
 
 @TRANSFORMS.register_module()
@@ -93,7 +93,7 @@ class LoadImageOrSkip(LoadImageFromFile):
         print_log(
             f"left out: {path} can't be read ({reason}); {count} such images so far",
             logger='current',
-            level=_WARNING,
+            level=logging.WARNING,
         )
 
 

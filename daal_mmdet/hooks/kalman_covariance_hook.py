@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch.nn as nn
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
@@ -196,7 +198,7 @@ class KalmanCovarianceHook(Hook):
                 'KalmanCovarianceHook: the checkpoint holds no filters, so they start '
                 'anew',
                 logger='current',
-                level=30,
+                level=logging.WARNING,
             )
             return
         for name, tracker in self.trackers.items():

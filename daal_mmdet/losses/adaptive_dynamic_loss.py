@@ -14,14 +14,13 @@ from daal_mmdet import kalman
 from daal_mmdet.losses.filter_state import FilterState
 from daal_mmdet.losses.innovation_likelihood import innovation_nll
 from daal_mmdet.losses.sequences import (
-    REDUCTIONS,
     as_matrix,
     check_mask,
     check_sequence,
     mean_state,
     reduce_masked,
 )
-from daal_mmdet.validation import check_choice, check_flag, check_number
+from daal_mmdet.validation import REDUCTIONS, check_choice, check_flag, check_number
 
 __all__ = [
     'AdaptiveDynamicLoss',

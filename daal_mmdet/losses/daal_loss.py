@@ -24,11 +24,10 @@ from daal_mmdet.losses.snapshot import snapshot
 from daal_mmdet.losses.targets import flatten_rows, parse_targets
 from daal_mmdet.losses.task_term import TaskTerm
 from daal_mmdet.nuclear_norm import METHODS
-from daal_mmdet.validation import check_choice, check_number
+from daal_mmdet.validation import REDUCTIONS, check_choice, check_number
 
 __all__ = ['DAALFocalLoss', 'DAALLoss']
 
-REDUCTIONS = ('none', 'mean', 'sum')
 _CONFUSION_WEIGHT = 0.1
 
 

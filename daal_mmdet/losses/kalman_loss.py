@@ -13,7 +13,6 @@ from daal_mmdet import kalman
 from daal_mmdet.losses.filter_state import FilterState
 from daal_mmdet.losses.innovation_likelihood import innovation_nll
 from daal_mmdet.losses.sequences import (
-    REDUCTIONS,
     as_matrix,
     check_covariance,
     check_mask,
@@ -22,7 +21,7 @@ from daal_mmdet.losses.sequences import (
     mean_state,
     reduce_masked,
 )
-from daal_mmdet.validation import check_choice, check_flag, check_number
+from daal_mmdet.validation import REDUCTIONS, check_choice, check_flag, check_number
 
 __all__ = ['GAIN_SPACES', 'KalmanLoss', 'KalmanLossResult', 'kalman_loss']
 

@@ -7,7 +7,6 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 __all__ = [
-    'REDUCTIONS',
     'as_matrix',
     'check_covariance',
     'check_mask',
@@ -16,8 +15,6 @@ __all__ = [
     'mean_state',
     'reduce_masked',
 ]
-
-REDUCTIONS = ('none', 'mean', 'sum')
 
 
 def as_matrix(

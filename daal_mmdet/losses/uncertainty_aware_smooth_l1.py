@@ -12,7 +12,7 @@ from daal_mmdet.losses.covariance_weighting import (
     difference_residual,
     merge_weights,
 )
-from daal_mmdet.validation import check_choice, check_number
+from daal_mmdet.validation import REDUCTIONS, check_choice, check_number
 
 __all__ = ['UncertaintyAwareSmoothL1', 'uncertainty_aware_smooth_l1']
 
@@ -115,7 +115,7 @@ class UncertaintyAwareSmoothL1(CovarianceWeightedLoss, SmoothL1Loss):
     ) -> None:
         super().__init__(normalize, max_weight)
         check_number('beta', beta, low=0)
-        check_choice('reduction', reduction, ('none', 'mean', 'sum'))
+        check_choice('reduction', reduction, REDUCTIONS)
         check_number('loss_weight', loss_weight)
         self.beta = beta
         self.reduction = reduction
@@ -145,7 +145,7 @@ class UncertaintyAwareSmoothL1(CovarianceWeightedLoss, SmoothL1Loss):
             ValueError: If ``reduction_override`` is unknown.
         """
         reduction = reduction_override or self.reduction
-        check_choice('reduction_override', reduction, ('none', 'mean', 'sum'))
+        check_choice('reduction_override', reduction, REDUCTIONS)
         call = self._next_call(len(pred))
         if call is not None:
             self._measure(call, pred, target, difference_residual)

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from daal_mmdet.visualization.running_mean import running_mean
+
 __all__ = ['SCHEME_COLORS', 'SchemeCurves', 'draw_scheme_curves']
 
 SCHEME_COLORS = ('#444444', '#d1495b', '#e0a030', '#2e8b57', '#7b52ab', '#1f77b4')
@@ -104,18 +106,9 @@ def _draw(
     style: str,
 ) -> None:
     low, middle, high = (
-        _smooth(quartile) for quartile in np.percentile(curves, [25, 50, 75], axis=0)
+        running_mean(quartile)
+        for quartile in np.percentile(curves, [25, 50, 75], axis=0)
     )
     if len(curves) > 1:
         axes.fill_between(iterations, low, high, color=color, alpha=0.12, linewidth=0)
     axes.plot(iterations, middle, color=color, linestyle=style, label=name)
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of a tenth of the curve; ends use what there is."""
-    half = len(values) // 20
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    index = np.arange(len(values))
-    first, last = np.maximum(index - half, 0), np.minimum(index + half, len(values) - 1)
-    smooth: np.ndarray = (sums[last + 1] - sums[first]) / (last + 1 - first)
-    return smooth
