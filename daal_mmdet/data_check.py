@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import os
 from collections import Counter
@@ -20,7 +21,7 @@ from daal_mmdet.datasets.annotation_file import (
     clean_annotations,
     read_annotations,
 )
-from daal_mmdet.datasets.subset_file import write_json
+from daal_mmdet.whole_text import write_whole
 
 __all__ = ['check_data', 'local_dataset']
 
@@ -89,7 +90,7 @@ def check_data(config: Config) -> None:
         if cleaning.counts:
             target = Path(config.work_dir).resolve() / 'annotations' / source.name
             try:
-                write_json(target, cleaned)
+                write_whole(target, json.dumps(cleaned))
             except OSError as error:
                 raise SystemExit(f"{key}: can't write a clean copy: {error}") from error
             _print(f'{key}: training on {target}, a copy where that is mended')

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+
+from daal_mmdet.whole_text import write_whole
 
 __all__ = ['ProgressFileHook', 'read_progress']
 
@@ -48,9 +49,7 @@ class ProgressFileHook(Hook):
 
     def _write(self, share: float) -> None:
         self._written_at = time.monotonic()
-        new = self.path.with_suffix('.new')
-        new.write_text(f'{share:.6f}')
-        os.replace(new, self.path)
+        write_whole(self.path, f'{share:.6f}')
 
 
 def read_progress(path: Path) -> float:

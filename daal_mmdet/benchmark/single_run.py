@@ -35,6 +35,7 @@ from daal_mmdet.code_digest import source_digest
 from daal_mmdet.config_hash import config_hash
 from daal_mmdet.cpu_processes import run_on_cpu
 from daal_mmdet.logged_scalars import read_scalars
+from daal_mmdet.whole_text import write_whole
 
 __all__ = ['RESULT', 'train_and_evaluate']
 
@@ -172,10 +173,8 @@ def main(argv: list[str] | None = None) -> None:
         result = args.folder / RESULT
         if result.is_file():
             return
-        text = json.dumps(train_and_evaluate(config, args.folder), allow_nan=False)
-        new = result.with_suffix('.new')
-        new.write_text(text, encoding='utf-8')
-        os.replace(new, result)
+        record = train_and_evaluate(config, args.folder)
+        write_whole(result, json.dumps(record, allow_nan=False))
 
 
 if __name__ == '__main__':

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from daal_mmdet.progress import progress_bar
+from daal_mmdet.whole_text import write_whole
 
 from .annotation_file import (
     Cleaning,
@@ -28,7 +28,7 @@ from .subset import (
     take_long_tail,
 )
 
-__all__ = ['SubsetOptions', 'SubsetReport', 'write_json', 'write_subset']
+__all__ = ['SubsetOptions', 'SubsetReport', 'write_subset']
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def write_subset(
         raise ValueError(f'{source}: no image is left')
     if copy_images_to is not None:
         _copy_images(Path(image_dir), Path(copy_images_to), names, progress)
-    write_json(out, document)
+    write_whole(out, json.dumps(document))
     return SubsetReport(
         source=before,
         subset=count_classes(document),
@@ -188,22 +188,3 @@ def _copy_images(source: Path, target: Path, names: list[str], progress: bool) -
             if not (path.exists() and path.samefile(source / name)):
                 shutil.copyfile(source / name, path)
             bar.update()
-
-
-def write_json(path: str | os.PathLike, document: dict) -> None:
-    """Write a JSON file whole or not at all, and make its folder.
-
-    Several processes, of several machines too, may write the same file at once.
-
-    Raises:
-        OSError: If it can't be written; the message names the file.
-    """
-    path = Path(path)
-    partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(document), encoding='utf-8')
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error

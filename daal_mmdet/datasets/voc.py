@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from daal_mmdet.progress import progress_bar
+from daal_mmdet.whole_text import write_whole
 
 __all__ = ['Conversion', 'Defect', 'convert_voc']
 
@@ -138,14 +139,14 @@ def convert_voc(
         document = _convert_split(
             root, split, names[split], files, objects, one_based, conversion
         )
-        _write_json(folder / f'{split}.json', document)
+        write_whole(folder / f'{split}.json', json.dumps(document))
     report = {
         'classes': conversion.classes,
         'images': conversion.images,
         'boxes': conversion.boxes,
         'defects': [asdict(defect) for defect in conversion.defects],
     }
-    _write_json(folder / 'report.json', report)
+    write_whole(folder / 'report.json', json.dumps(report))
     return conversion
 
 
@@ -340,13 +341,6 @@ def _parse_box(
     if clipped != (x, y, right, bottom):
         return clipped, f'box ({shown}) reaches beyond its {width} x {height} image'
     return clipped, ''
-
-
-def _write_json(path: Path, document: dict) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(json.dumps(document), encoding='utf-8')
-    os.replace(partial, path)
 
 
 def _provide_images(source: Path, target: Path, copy: bool) -> None:

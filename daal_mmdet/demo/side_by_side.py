@@ -19,6 +19,7 @@ from mmengine.config import Config
 
 from daal_mmdet.child_process import failure_message, threads_for, training_environment
 from daal_mmdet.logged_scalars import read_scalars
+from daal_mmdet.whole_text import write_whole
 
 _POLL_SECONDS = 0.5
 
@@ -106,9 +107,7 @@ class Job:
     def record(self, *, finished: bool) -> None:
         """Note on disk whether the run is finished."""
         text = json.dumps(dict(fingerprint=self.fingerprint, finished=finished))
-        new = self.work_dir / 'job.json.new'
-        new.write_text(text)
-        os.replace(new, self.work_dir / 'job.json')
+        write_whole(self.work_dir / 'job.json', text)
 
 
 class TrainingFailed(RuntimeError):

@@ -1,11 +1,9 @@
 import json
-import os
 
 import make_subset as make_subset_tool
 import pytest
 from PIL import Image
 
-from daal_mmdet.datasets.subset_file import write_json
 from daal_mmdet.visualization.class_counts import draw_class_counts
 from tests.datasets.test_subset import document_of
 
@@ -115,21 +113,6 @@ def test_the_source_is_never_overwritten(source):
     with pytest.raises(SystemExit, match='is the source itself'):
         make_subset_tool.main([str(source), '--out', str(source)])
     assert source.read_bytes() == before
-
-
-def test_several_processes_may_write_the_same_file(tmp_path, monkeypatch):
-    path, document, replace = tmp_path / 'a.json', {'images': [1]}, os.replace
-
-    def late(source, target):
-        monkeypatch.setattr(os, 'replace', replace)
-        # Another process comes in between, and is done first.
-        write_json(path, document)
-        replace(source, target)
-
-    monkeypatch.setattr(os, 'replace', late)
-    write_json(path, document)
-    assert json.loads(path.read_text()) == document
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_figure_checks_its_counts():

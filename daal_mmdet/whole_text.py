@@ -1,0 +1,28 @@
+"""Text files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+__all__ = ['write_whole']
+
+
+def write_whole(path: str | os.PathLike, text: str) -> None:
+    """Write a file whole or not at all, in UTF-8, and make its folder.
+
+    Several processes, of several machines too, may write the same file at once.
+
+    Raises:
+        OSError: If it can't be written; the message names the file.
+    """
+    path = Path(path)
+    partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding='utf-8')
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error

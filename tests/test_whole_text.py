@@ -1,0 +1,34 @@
+import os
+
+import pytest
+
+from daal_mmdet.whole_text import write_whole
+
+
+def test_several_processes_may_write_the_same_file(tmp_path, monkeypatch):
+    path, replace = tmp_path / 'new' / 'a.json', os.replace
+
+    def late(source, target):
+        monkeypatch.setattr(os, 'replace', replace)
+        # Another process comes in between, and is done first.
+        write_whole(path, 'text')
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', late)
+    write_whole(path, 'text')
+    assert path.read_text() == 'text'
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_replaced_is_named_and_stays(tmp_path, monkeypatch):
+    path = tmp_path / 'a.json'
+    path.write_text('old')
+
+    def full(source, target):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        write_whole(path, 'new')
+    assert path.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [path]
