@@ -23,7 +23,7 @@ from daal_mmdet.datasets.annotation_file import (
 )
 from daal_mmdet.whole_text import write_whole
 
-__all__ = ['check_data', 'local_dataset']
+__all__ = ['check_data', 'innermost_dataset', 'local_dataset']
 
 # mmdet's evaluation takes these as they are.
 _HARMLESS_IN_VALIDATION = {'boxes without area', 'boxes outside their image'}
@@ -99,11 +99,17 @@ def check_data(config: Config) -> None:
         _require_same_labels(labels)
 
 
-def local_dataset(config: Config, loader: str) -> dict | None:
-    """The innermost data set of a loader, if it reads what is on a local disk."""
+def innermost_dataset(config: Config, loader: str) -> dict:
+    """The data set that a loader's wrappers hold; empty without the loader."""
     dataset = (config.get(loader) or {}).get('dataset', {})
     while 'dataset' in dataset:
         dataset = dataset['dataset']
+    return dataset
+
+
+def local_dataset(config: Config, loader: str) -> dict | None:
+    """The innermost data set of a loader, if it reads what is on a local disk."""
+    dataset = innermost_dataset(config, loader)
     remote = any('://' in str(dataset.get(key)) for key in ('data_root', 'ann_file'))
     return None if remote or dataset.get('backend_args') else dataset
 

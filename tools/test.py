@@ -13,6 +13,7 @@ from daal_mmdet.cli import (
     build_runner,
     load_config,
 )
+from daal_mmdet.data_check import innermost_dataset
 from daal_mmdet.hooks.fitting_checkpoint_hook import (
     FittingCheckpointHook,
     OtherModelError,
@@ -55,9 +56,7 @@ def use_test_time_augmentation(config: Config) -> None:
             'type': 'DetTTAModel',
             'tta_cfg': {'nms': nms, 'max_per_img': 100},
         }
-    dataset = config.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = innermost_dataset(config, 'test_dataloader')
     if 'tta_pipeline' not in config:
         *steps, pack = dataset.pipeline
         keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
 from daal_mmdet.benchmark.spec import BenchmarkSpec, PlannedRun
 from daal_mmdet.benchmark.table import metric_names, metric_value, paired_differences
+from daal_mmdet.data_check import innermost_dataset
 from daal_mmdet.evaluation.class_counts import count_classes
 from daal_mmdet.logged_scalars import Scalars, read_scalars
 from daal_mmdet.paired_interval import paired_interval
@@ -212,9 +213,7 @@ def _class_ap(
 
 def _training_counts(config: Config) -> Mapping[str, int]:
     """Boxes of each class in the training annotations; empty if they are not there."""
-    dataset = config.train_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = innermost_dataset(config, 'train_dataloader')
     path = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
     return count_classes(str(path), None)[1] if path.is_file() else {}
 
