@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from daal_mmdet.benchmark.spec import BenchmarkSpec
+from daal_mmdet.markdown_table import markdown_table
 from daal_mmdet.paired_interval import paired_interval
 from daal_mmdet.validation import check_choice
 
@@ -165,12 +166,7 @@ def benchmark_table(
     }
     columns = metric_names(spec.metrics, records, split)
     data = ', '.join(filter(None, (spec.data, setting)))
-    lines = [
-        f'{data}: {split} part, mean ± standard deviation over seeds.',
-        '',
-        _row(['variant', 'seeds', *columns, 'ms / iteration']),
-        _rule(len(columns) + 2),
-    ]
+    rows = []
     for variant, by_seed in runs.items():
         cells = [variant, str(len(by_seed))]
         for name in columns:
@@ -179,10 +175,14 @@ def benchmark_table(
         times = [r.get('seconds_per_iteration') for r in by_seed.values()]
         known = [1000 * time for time in times if time is not None]
         cells.append(f'{np.median(known):.0f}' if known else '-')
-        lines.append(_row(cells))
-    lines += ['', *_differences(records, spec, split)]
-    notes = _notes(runs, spec)
-    return '\n'.join([*lines, *([''] if notes else []), *notes]) + '\n'
+        rows.append(cells)
+    parts = [
+        f'{data}: {split} part, mean ± standard deviation over seeds.',
+        markdown_table(['variant', 'seeds', *columns, 'ms / iteration'], rows),
+        *_differences(records, spec, split),
+        '\n'.join(_notes(runs, spec)),
+    ]
+    return '\n\n'.join(filter(None, parts)) + '\n'
 
 
 def _differences(records: Sequence[dict], spec: BenchmarkSpec, split: str) -> list[str]:
@@ -191,17 +191,15 @@ def _differences(records: Sequence[dict], spec: BenchmarkSpec, split: str) -> li
     has_baseline = any(record['variant'] == spec.baseline for record in records)
     if not has_baseline or not columns or not columns[0]:
         return [f'No differences: they need {spec.baseline} and another variant.']
-    lines = [
-        f'Difference to {spec.baseline}, paired by seed: mean and its 95 % bootstrap '
-        'interval, bold where clear of zero.',
-        '',
-        _row(['variant', 'pairs', *names]),
-        _rule(len(names) + 1),
-    ]
+    rows = []
     for variant, pairs in columns[0].items():
         cells = [_difference(column[variant]) for column in columns]
-        lines.append(_row([variant, str(len(pairs)), *cells]))
-    return lines
+        rows.append([variant, str(len(pairs)), *cells])
+    return [
+        f'Difference to {spec.baseline}, paired by seed: mean and its 95 % bootstrap '
+        'interval, bold where clear of zero.',
+        markdown_table(['variant', 'pairs', *names], rows),
+    ]
 
 
 def _notes(runs: Mapping[str, Mapping[int, dict]], spec: BenchmarkSpec) -> list[str]:
@@ -242,11 +240,3 @@ def _difference(pairs: np.ndarray) -> str:
     low, high = paired_interval(pairs)
     text = f'{mean} [{low:+.3f}, {high:+.3f}]'
     return f'**{text}**' if low > 0 or high < 0 else text
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f'| {" | ".join(cells)} |'
-
-
-def _rule(numbers: int) -> str:
-    return '|---' + '|---:' * numbers + '|'

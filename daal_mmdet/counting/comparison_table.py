@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from daal_mmdet.counting.counting_metric import count_errors
+from daal_mmdet.markdown_table import markdown_table
 from daal_mmdet.paired_interval import paired_interval
 
 __all__ = ['scheme_table']
@@ -51,11 +52,8 @@ def scheme_table(
                 f'runs: {baseline} has folds and seeds {sorted(keys, key=str)}, '
                 f'{scheme} has {sorted(found, key=str)}'
             )
-    heads = [*_METRICS, 'r', f'MAE - {baseline}', '95 % interval', 'runs']
-    lines = [
-        f'| scheme | {" | ".join(heads)} |',
-        '|---' + '|---:' * len(heads) + '|',
-    ]
+    heads = ['scheme', *_METRICS, 'r', f'MAE - {baseline}', '95 % interval', 'runs']
+    rows = []
     for scheme in schemes:
         cells = [scheme]
         for metric in _METRICS:
@@ -76,15 +74,13 @@ def scheme_table(
                 cells.append(f'[{low:+.1f}, {high:+.1f}]')
             else:
                 cells.append('')
-        lines.append(f'| {" | ".join([*cells, str(len(keys))])} |')
+        rows.append([*cells, str(len(keys))])
     constant = [_constant_errors(runs[baseline][key]) for key in keys]
     cells = [_spread([errors[metric] for errors in constant]) for metric in _METRICS]
-    lines.append(
-        f'| *mean of the training counts* | {" | ".join(cells)} | 0.00 |  |  |  |'
-    )
+    rows.append(['*mean of the training counts*', *cells, '0.00', '', '', ''])
     for name, (mae, rmse) in (published or {}).items():
-        lines.append(f'| *{name}* | {mae:.1f} | {rmse:.1f} |  |  |  |  |  |')
-    return '\n'.join(lines) + '\n'
+        rows.append([f'*{name}*', f'{mae:.1f}', f'{rmse:.1f}', *[''] * 5])
+    return markdown_table(heads, rows) + '\n'
 
 
 def _correlation(counts: dict[str, list[float]]) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from daal_mmdet.markdown_table import markdown_table
 from daal_mmdet.paired_interval import paired_interval
 
 __all__ = ['comparison_table']
@@ -35,11 +36,9 @@ def comparison_table(
     losses = list(dict.fromkeys(record['loss'] for record in records))
     if baseline not in losses:
         raise ValueError(f'baseline: expected one of {losses}, got {baseline!r}')
-    lines = [
-        f'| targets | loss | {" | ".join(_METRICS)} | {metric} - {baseline} | '
-        '95 % interval | seeds |',
-        '|---|---' + '|---:' * (len(_METRICS) + 3) + '|',
-    ]
+    difference_head = f'{metric} - {baseline}'
+    heads = ['targets', 'loss', *_METRICS, difference_head, '95 % interval', 'seeds']
+    rows = []
     for condition in conditions:
         values = {loss: _by_seed(records, condition, loss) for loss in losses}
         seeds = sorted(values[baseline])
@@ -69,8 +68,8 @@ def comparison_table(
                 bounds = paired_interval(difference) if len(seeds) > 1 else ()
                 words = ', '.join(_number(bound, sign=True) for bound in bounds)
                 cells.append(words and f'[{words}]')
-            lines.append(f'| {" | ".join([*cells, str(len(seeds))])} |')
-    return '\n'.join(lines) + '\n'
+            rows.append([*cells, str(len(seeds))])
+    return markdown_table(heads, rows, labels=2) + '\n'
 
 
 def _by_seed(records: Sequence[dict], condition: str, loss: str) -> dict[int, dict]:
