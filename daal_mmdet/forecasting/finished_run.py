@@ -14,7 +14,7 @@ from mmengine.runner import load_checkpoint
 from daal_mmdet.forecasting.gru_forecaster import GRUForecaster
 from daal_mmdet.forecasting.series_windows import SeriesWindows
 from daal_mmdet.losses.adaptive_dynamic_loss import AdaptiveDynamicLoss
-from daal_mmdet.losses.kalman_loss import KalmanLoss, kalman_loss
+from daal_mmdet.losses.kalman_loss import KalmanLoss
 
 __all__ = ['FinishedRun']
 
@@ -86,18 +86,7 @@ class FinishedRun:
         if isinstance(loss, AdaptiveDynamicLoss) and loss.gain is None:
             return loss.gains(series).gain[0].numpy()
         if isinstance(loss, KalmanLoss):
-            noise = loss.log_q.exp() * loss.Q, loss.log_r.exp() * loss.R
-            states = series.new_zeros(1, series.shape[1], len(loss.F))
-            result = kalman_loss(
-                states,
-                series,
-                loss.P,
-                loss.F,
-                loss.H,
-                *noise,
-                gain_space=loss.gain_space,
-            )
-            return result.weight.detach()[0, :, None].numpy()
+            return loss.step_weights(series)[0, :, None].numpy()
         return None
 
     def _train_targets(self) -> torch.Tensor:

@@ -269,9 +269,42 @@ class KalmanLoss(FilterState):
             ValueError: If a shape does not fit, ``control`` comes without ``B``, or
                 there are too few steps for ``learn_noise``.
         """
+        result = self._filter(pred, true, control, mask)
+        if self.training:
+            self.P.copy_(mean_state(result.covariance, result.seen, self.P))
+        loss = result.loss
+        if self.learn_noise:
+            loss = loss + self._noise_nll(true, control, mask).to(loss.dtype)
+        return self.loss_weight * loss
+
+    @torch.no_grad()
+    def step_weights(self, true: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Weight of each step from its gain, from the present P, without changing it.
+
+        Args:
+            true: Truth, (m,), (B, m) or (B, T, m); only its shape and type count.
+            mask: bool, as ``true`` without its last dimension; False marks padding.
+
+        Returns:
+            (B, T), or (1, T) without mask.
+
+        Raises:
+            TypeError: If ``mask`` is not bool.
+            ValueError: If a shape does not fit.
+        """
+        pred = true.new_zeros(*true.shape[:-1], len(self.F))
+        return self._filter(pred, true, None, mask).weight
+
+    def _filter(
+        self,
+        pred: Tensor,
+        true: Tensor,
+        control: Tensor | None,
+        mask: Tensor | None,
+    ) -> KalmanLossResult:
         with torch.no_grad():
             Q, R = self.log_q.exp() * self.Q, self.log_r.exp() * self.R
-        result = kalman_loss(
+        return kalman_loss(
             pred,
             true,
             self.P,
@@ -285,12 +318,6 @@ class KalmanLoss(FilterState):
             self.gain_space,
             self.reduction,
         )
-        if self.training:
-            self.P.copy_(mean_state(result.covariance, result.seen, self.P))
-        loss = result.loss
-        if self.learn_noise:
-            loss = loss + self._noise_nll(true, control, mask).to(loss.dtype)
-        return self.loss_weight * loss
 
     def _noise_nll(
         self,

@@ -144,6 +144,37 @@ def test_the_gain_becomes_the_optimal_gain_of_the_system(seed):
     np.testing.assert_allclose(settled.weight.item(), np.diag(K).mean(), rtol=1e-8)
 
 
+def test_step_weights_are_those_of_the_next_call_and_leave_no_trace():
+    rng = np.random.default_rng(0)
+    system = as_tensors(random_system(rng, 3, 2))
+    loss = KalmanLoss(3, **system, learn_noise=True, gain_space='measurement')
+    with torch.no_grad():
+        loss.log_q.fill_(0.7)
+        loss.log_r.fill_(-0.3)
+    true = torch.from_numpy(rng.normal(size=(2, 5, 2)))
+    mask = torch.tensor([[True] * 5, [True, False, True, True, False]])
+    factors = dict(Q=system['Q'] * np.exp(0.7), R=system['R'] * np.exp(-0.3))
+    for chosen in (None, mask):
+        before = loss.P.clone()
+        weights = loss.step_weights(true, chosen)
+        pred = torch.from_numpy(rng.normal(size=(2, 5, 3)))
+        expected = kalman_loss(
+            pred,
+            true,
+            loss.P,
+            **system | factors,
+            mask=chosen,
+            gain_space='measurement',
+        ).weight
+        assert weights.shape == (1 if chosen is None else 2, 5)
+        torch.testing.assert_close(weights, expected)
+        assert not weights.requires_grad
+        assert torch.equal(loss.P, before)
+        loss(pred, true, mask=chosen)
+    with pytest.raises(ValueError, match=r'true: expected shape \(2, 5, 2\), got'):
+        loss.step_weights(true[..., :1])
+
+
 def test_settled_scalar_loss_is_l1_with_weight_k_times_1_minus_k():
     loss = KalmanLoss(**RANDOM_WALK)
     loss(torch.zeros(1, 200, 1), torch.zeros(1, 200, 1))
