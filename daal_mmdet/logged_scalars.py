@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+__all__ = ['Scalars', 'read_scalars']
+
 
 @dataclass(frozen=True)
 class Scalars:

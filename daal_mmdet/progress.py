@@ -7,6 +7,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+__all__ = ['progress_bar']
+
 _SECONDS_BETWEEN_LINES = 15.0
 
 

@@ -16,7 +16,7 @@ from daal_mmdet.benchmark.spec import PlannedRun
 from daal_mmdet.child_process import failure_message, threads_for, training_environment
 from daal_mmdet.run_records import append_record, read_records
 
-__all__ = ['Failure', 'MatrixFolder', 'Running', 'run_matrix']
+__all__ = ['ADOPTED', 'Failure', 'MatrixFolder', 'Running', 'run_matrix']
 
 # File in the folder of a run that was trained elsewhere.
 ADOPTED = 'adopted'

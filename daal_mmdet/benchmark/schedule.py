@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from daal_mmdet.validation import check_number
 
-__all__ = ['set_schedule_length', 'schedule_length']
+__all__ = ['schedule_length', 'set_schedule_length']
 
 _SPANS = ('T_max', 'total_steps')
 _LANDMARKS = ('begin', 'end', *_SPANS, 'milestones', 'step_size', 'periods')

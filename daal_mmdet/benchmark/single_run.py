@@ -37,7 +37,7 @@ from daal_mmdet.cpu_processes import run_on_cpu
 from daal_mmdet.logged_scalars import read_scalars
 from daal_mmdet.whole_text import write_whole
 
-__all__ = ['RESULT', 'train_and_evaluate']
+__all__ = ['PROGRESS', 'RESULT', 'main', 'train_and_evaluate']
 
 RESULT = 'result.json'
 PROGRESS = 'progress'

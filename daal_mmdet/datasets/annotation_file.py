@@ -9,7 +9,14 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ['Cleaning', 'clean_annotations', 'is_lvis', 'read_annotations', 'read_json']
+__all__ = [
+    'Cleaning',
+    'clean_annotations',
+    'file_name',
+    'is_lvis',
+    'read_annotations',
+    'read_json',
+]
 
 _KEYS = ('images', 'annotations', 'categories')
 # Where mmdet and the evaluations read one and stop if there is none.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from daal_mmdet.datasets.annotation_file import read_annotations
 
+__all__ = ['CocoLayout', 'CocoSplit', 'describe_split', 'find_coco_layout']
+
 # Where each split's annotations and images may be, in the order in which we look.
 _ANNOTATIONS = ('annotations/{split}.json', 'annotations/instances_{split}2017.json')
 # What is read of the parts of a file.

@@ -17,6 +17,8 @@ from daal_mmdet.progress import progress_bar
 
 from .scene_drawing import SHAPES, Scene, draw_scene
 
+__all__ = ['CLASSES', 'LongTailScenes', 'make_long_tail', 'zipf_counts']
+
 CLASSES: tuple[str, ...] = tuple(SHAPES)
 SPLITS = ('train', 'val', 'test')
 MANIFEST = 'manifest.json'

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+__all__ = ['SHAPES', 'Scene', 'draw_scene', 'shape_mask']
+
 # Masks are filled at this multiple of the final resolution and averaged down.
 _SUPERSAMPLING = 4
 # An object's colour must differ at least so much (Euclidean, RGB) from what it covers.

@@ -12,6 +12,8 @@ from mmengine.config import Config
 
 from daal_mmdet.datasets.coco_layout import CocoLayout, describe_split
 
+__all__ = ['Schedule', 'adapt_schedule', 'build_config', 'limit_validation']
+
 # Bounds that keep two trainings on a few CPU cores within about half an hour.
 _LONGEST_SIDE = 320
 _EPOCHS = 12

@@ -20,6 +20,8 @@ from .configs import Schedule, adapt_schedule, build_config, limit_validation
 from .results import choose_examples, format_table, load_examples, load_run
 from .side_by_side import Job, train_side_by_side
 
+__all__ = ['DemoFiles', 'run_demo']
+
 # Share of each stage in the bar, in percent; training takes the rest.
 _DRAWING, _VALIDATION, _FIGURE = 3.0, 4.0, 1.0
 _BAR_FORMAT = '{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}'

@@ -16,6 +16,8 @@ from daal_mmdet.datasets.coco_layout import CocoSplit
 from daal_mmdet.logged_scalars import read_scalars
 from daal_mmdet.visualization import Boxes, Example, TrainedRun
 
+__all__ = ['choose_examples', 'format_table', 'load_examples', 'load_run']
+
 GROUPS = ('few', 'medium', 'many')
 
 

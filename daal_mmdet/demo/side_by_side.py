@@ -21,6 +21,8 @@ from daal_mmdet.child_process import failure_message, threads_for, training_envi
 from daal_mmdet.logged_scalars import read_scalars
 from daal_mmdet.whole_text import write_whole
 
+__all__ = ['Job', 'TrainingFailed', 'train_side_by_side']
+
 _POLL_SECONDS = 0.5
 
 

@@ -16,6 +16,8 @@ from mmcv.ops import nms
 from daal_mmdet.visualization.class_ticks import set_class_ticks, short_name
 from daal_mmdet.visualization.running_mean import running_mean
 
+__all__ = ['Boxes', 'Example', 'TrainedRun', 'draw_comparison']
+
 _RUN_COLORS = ('#6b7f99', '#d1495b', '#2e8b57', '#b8860b', '#7b52ab')
 _GROUP_SHADES = {'many': '#eef3f8', 'medium': '#f7f3e6', 'few': '#fbe9e7'}
 _FEW_COLOR, _OTHER_COLOR = '#ff7f0e', '#ffffff'
