@@ -27,7 +27,11 @@ class ShanghaiTechDataset(CrowdDataset):
     Args:
         data_root: Folder of the part, as ``data/ShanghaiTech/part_B_final``.
         split: 'train' or 'test'.
-        **: As :class:`~daal_mmdet.counting.crowd_dataset.CrowdDataset`.
+        pipeline: As in :class:`~daal_mmdet.counting.crowd_dataset.CrowdDataset`, like
+            the others below.
+        indices: Which images.
+        test_mode: Whether items are for evaluation.
+        lazy_init: Whether reading the files waits.
     """
 
     read_points = staticmethod(read_shanghaitech_points)

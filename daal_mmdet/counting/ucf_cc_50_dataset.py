@@ -28,7 +28,11 @@ class UCFCC50Dataset(CrowdDataset):
         data_root: Folder with ``N.jpg`` and ``N_ann.mat``, N = 1 ... 50.
         fold: k, 0 to 4.
         split: 'train', 'test', or 'all' 50 images.
-        **: As :class:`~daal_mmdet.counting.crowd_dataset.CrowdDataset`.
+        pipeline: As in :class:`~daal_mmdet.counting.crowd_dataset.CrowdDataset`, like
+            the others below.
+        indices: Which images.
+        test_mode: Whether items are for evaluation.
+        lazy_init: Whether reading the files waits.
     """
 
     read_points = staticmethod(read_ucf_cc_50_points)

@@ -43,21 +43,19 @@ class CovarianceTracker:
         loss: The loss.
         bank: Its filters.
         name: Where the loss stands in the model, for messages.
+
+    Attributes:
         extra_calls: Whether calls come that were not announced; their rows weigh the
-            same.
+            same. Its adapter says so.
     """
 
     def __init__(
-        self,
-        loss: CovarianceWeightedLoss,
-        bank: CovarianceBank,
-        name: str,
-        extra_calls: bool = False,
+        self, loss: CovarianceWeightedLoss, bank: CovarianceBank, name: str
     ) -> None:
         self.loss = loss
         self.bank = bank
         self.name = name
-        self.extra_calls = extra_calls
+        self.extra_calls = False
         # Levels in the order of the bank.
         self._keys: list[Hashable] = []
         self._coming: deque[tuple[Announcement, Tensor]] = deque()

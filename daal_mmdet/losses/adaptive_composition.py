@@ -92,7 +92,6 @@ class AdaptiveComposition(FilterState):
         if log_prefix is not None:
             check_prefix('log_prefix', log_prefix)
         self.bnm_weight = bnm_weight
-        self.bnm_adaptive = bnm_adaptive
         # Built in any case, so that a bad option is an error with no BNM term too.
         proportion = AdaptiveProportion(
             update_cycle,
