@@ -7,7 +7,7 @@ SETUP_OPTIONS := $(if $(TORCH),--torch '$(TORCH)') \
 	$(if $(filter 0,$(REUSE_TORCH)),--no-reuse-torch) \
 	$(if $(REBUILD_MMCV),--rebuild-mmcv)
 TORCH_ONLY := $(wildcard daal_mmdet/kalman.py daal_mmdet/nuclear_norm.py \
-	daal_mmdet/covariance_bank.py)
+	daal_mmdet/covariance_bank.py daal_mmdet/cuda_replay.py)
 
 .PHONY: help setup demo test lint clean
 .DEFAULT_GOAL := help

@@ -7,7 +7,7 @@ filter step is a hundred of them. Recorded once, they start as one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ def replayable(tensor: Tensor) -> bool:
     )
 
 
-def settings_of(module: torch.nn.Module) -> tuple:
+def settings_of(module: torch.nn.Module) -> tuple[Hashable, ...]:
     """Public constants of a module and its parts, which a recording would freeze."""
     return tuple(
         value
@@ -57,15 +57,15 @@ class Replay:
     """
 
     def __init__(self) -> None:
-        self._calls: dict[tuple, int] = {}
-        self._recordings: dict[tuple, _Recording] = {}
+        self._calls: dict[Hashable, int] = {}
+        self._recordings: dict[Hashable, _Recording] = {}
 
     def __call__(
         self,
         function: Callable[..., Any],
         inputs: tuple[Tensor, ...] = (),
         state: tuple[Tensor, ...] = (),
-        settings: tuple = (),
+        settings: tuple[Hashable, ...] = (),
     ) -> Any:
         """Call ``function(*inputs)``, or replay what it did.
 
@@ -98,7 +98,7 @@ class Replay:
             self._recordings[key] = recording
         return recording(inputs)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[Replay], tuple[()]]:
         return Replay, ()
 
 
@@ -119,7 +119,7 @@ class _Recording:
                 torch.cuda.device(device),
                 torch.cuda.graph(
                     self._graph,
-                    stream=torch.cuda.Stream(device),
+                    stream=torch.cuda.Stream(device),  # type: ignore[no-untyped-call]
                     capture_error_mode='thread_local',
                 ),
             ):
@@ -143,7 +143,7 @@ def value_with_gradient(
     function: Callable[..., Tensor],
     x: Tensor,
     constants: tuple[Tensor, ...] = (),
-    settings: tuple = (),
+    settings: tuple[Hashable, ...] = (),
 ) -> Tensor:
     """``function(x, *constants)``, a scalar, whose gradient is found along with it.
 
@@ -172,7 +172,7 @@ class _WithGradient(torch.autograd.Function):
         replay: Replay,
         function: Callable[..., Tensor],
         constants: tuple[Tensor, ...],
-        settings: tuple,
+        settings: tuple[Hashable, ...],
     ) -> Tensor:
         def evaluate(x: Tensor, *constants: Tensor) -> tuple[Tensor, Tensor]:
             # Half precision can't hold a gradient that AMP has not scaled yet.
@@ -182,6 +182,7 @@ class _WithGradient(torch.autograd.Function):
                 (gradient,) = torch.autograd.grad(value, leaf)
             return value.detach(), gradient
 
+        value: Tensor
         value, gradient = replay(evaluate, (x, *constants), settings=settings)
         ctx.dtype = x.dtype
         ctx.save_for_backward(gradient.clone())
