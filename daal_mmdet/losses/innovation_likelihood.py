@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from daal_mmdet import kalman
-from daal_mmdet.losses.sequences import least_noise
+from daal_mmdet.losses.least_noise import least_noise
 
 __all__ = ['innovation_nll']
 

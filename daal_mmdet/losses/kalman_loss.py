@@ -12,12 +12,12 @@ from torch import Tensor
 from daal_mmdet import kalman
 from daal_mmdet.losses.filter_state import FilterState
 from daal_mmdet.losses.innovation_likelihood import innovation_nll
+from daal_mmdet.losses.least_noise import least_noise
 from daal_mmdet.losses.sequences import (
     as_matrix,
     check_covariance,
     check_mask,
     check_sequence,
-    least_noise,
     mean_state,
     reduce_masked,
 )
