@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from daal_mmdet.benchmark.config_hash import config_hash
+from daal_mmdet.config_hash import config_hash
 from daal_mmdet.preflight import (
     require_data,
     require_output_folder,
