@@ -31,7 +31,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--show', action='store_true', help='show predictions in a window'
     )
     parser.add_argument(
-        '--show-dir', help='write images with predictions to this folder'
+        '--show-dir',
+        help='write images with predictions to this folder, which lies in '
+        'WORK_DIR/TIME_OF_THE_START unless it is given from the root',
     )
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds each image is shown'
