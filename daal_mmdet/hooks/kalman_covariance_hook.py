@@ -67,7 +67,8 @@ class KalmanCovarianceHook(Hook):
         TypeError: If a number is none.
         ValueError: If an option is out of range. Before training: if the model has no
             loss to serve, or a head that no adapter fits. On a resume: if the saved
-            covariance is of another kind.
+            filters are of another kind or of other losses, or an earlier version wrote
+            them.
     """
 
     def __init__(

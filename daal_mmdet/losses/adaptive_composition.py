@@ -49,13 +49,15 @@ class AdaptiveComposition(FilterState):
     Args:
         bnm_weight: Weight of L_bnm, >= 0.
         bnm_adaptive: Whether the Kalman gain scales ``bnm_weight``.
-        update_cycle: Iterations between updates of the proportion; None predicts them.
-        update_fraction: Predicted change of the task loss that calls for an update.
-        update_cycle_range: Smallest and largest predicted cycle, in iterations.
+        update_cycle: Iterations between updates of the proportion, >= 1; None predicts
+            them.
+        update_fraction: Predicted change of the task loss, as a share of it, > 0, that
+            calls for an update.
+        update_cycle_range: Smallest and largest predicted cycle, in iterations, >= 1.
         trend_noise: Relative process noise of the task filter, > 0.
         noise_forgetting: Forgetting factor of its measurement noise, in [0, 1].
-        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``; None
-            leaves it to the subclass.
+        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``,
+            without 'loss' in it; None leaves it to the subclass.
         num_counts: Number of further sums that a subclass gathers, >= 0.
 
     Attributes:

@@ -46,12 +46,15 @@ class CountingLoss(AdaptiveComposition):
         bnm_kind: 'ratio', scale free, or 'raw', the paper's.
         bnm_method: 'auto', 'svd', 'gram', 'newton_schulz' or 'fast'.
         bnm_min_norm: Norm of an almost empty map, in heads, > 0; for 'ratio'.
-        update_cycle: Iterations between updates of the proportion; None predicts them.
-        update_fraction: Predicted change of the task loss that calls for an update.
-        update_cycle_range: Smallest and largest predicted cycle, in iterations.
+        update_cycle: Iterations between updates of the proportion, >= 1; None predicts
+            them.
+        update_fraction: Predicted change of the task loss, as a share of it, > 0, that
+            calls for an update.
+        update_cycle_range: Smallest and largest predicted cycle, in iterations, >= 1.
         trend_noise: Relative process noise of the task filter, > 0.
         noise_forgetting: Forgetting factor of its measurement noise, in [0, 1].
-        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``.
+        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``,
+            without 'loss' in it.
 
     Raises:
         TypeError, ValueError: If an argument is out of its range; the message names it.

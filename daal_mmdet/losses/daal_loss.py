@@ -93,8 +93,9 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         reduction: 'mean', 'sum' or 'none'.
         loss_weight: Factor of the whole, >= 0.
         activated: Whether predictions are probabilities already.
-        class_weight: Fixed weights besides the adaptive ones: C weights of the positive
-            term (sigmoid) or C + 1 row weights, background last (softmax).
+        class_weight: Fixed weights, >= 0, besides the adaptive ones: C weights of the
+            positive term (sigmoid) or C + 1 row weights, background last (softmax); a
+            number stands for as many equal ones.
         ignore_index: Label of rows to ignore; None means -100.
         avg_non_ignore: Whether 'mean' divides by the rows that are not ignored.
         bg_cls_weight: Weight of background rows, >= 0 (softmax only).
@@ -118,14 +119,16 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
             adaptive and fixed weights of their classes; sigmoid only. None means 0.1
             for a sigmoid with ``class_balance``, else 0. Reduction 'none' leaves the
             term out.
-        update_cycle: Iterations between updates of the proportion; None predicts them.
-        update_fraction: Predicted change of the task loss that calls for an update.
-        update_cycle_range: Smallest and largest predicted cycle, in iterations.
+        update_cycle: Iterations between updates of the proportion, >= 1; None predicts
+            them.
+        update_fraction: Predicted change of the task loss, as a share of it, > 0, that
+            calls for an update.
+        update_cycle_range: Smallest and largest predicted cycle, in iterations, >= 1.
         trend_noise: Relative process noise of the task filter, > 0.
         noise_forgetting: Forgetting factor of its measurement noise, in [0, 1].
-        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``. None
-            is 'daal', and with the place of the loss behind it where a model holds
-            several, such as ``daal_roi_head.bbox_head.0``.
+        log_prefix: First part of the scalars' names, ``train/<log_prefix>_...``,
+            without 'loss' in it. None is 'daal', and with the place of the loss behind
+            it where a model holds several, such as ``daal_roi_head.bbox_head.0``.
 
     Raises:
         TypeError, ValueError: If an argument is out of its range or can't be honoured;

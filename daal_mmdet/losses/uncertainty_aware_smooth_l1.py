@@ -75,10 +75,10 @@ class UncertaintyAwareSmoothL1(CovarianceWeightedLoss, SmoothL1Loss):
 
         L = sum_i  1/sqrt(det P_i) SmoothL1(d_i, d^_i)
 
-    (C. Liu et al., "Dynamically adaptive adjustment loss function biased towards
+    (Liu et al., "Dynamically adaptive adjustment loss function biased towards
     few-class learning", IET Image Processing 17(2), 2023.) P_i is the covariance of a
     Kalman filter that follows the residuals of the anchor of row i, as
-    :class:`~daal_mmdet.hooks.KalmanCovarianceHook` tracks it; the config needs
+    :class:`~daal_mmdet.hooks.KalmanCovarianceHook` tracks it; the config needs::
 
         custom_hooks = [dict(type='KalmanCovarianceHook')]
 
