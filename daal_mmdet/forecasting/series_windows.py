@@ -17,6 +17,7 @@ from daal_mmdet.validation import check_choice, check_flag, check_number
 __all__ = ['SPLITS', 'SeriesWindows']
 
 SPLITS = ('train', 'val', 'test')
+_NOISE_KEYS = {'std', 'fraction', 'seed'}
 
 
 @DATASETS.register_module()
@@ -49,6 +50,7 @@ class SeriesWindows(Dataset):
         naive_lag: m of the naive forecast y_{t-m} that scales MASE, > 0.
 
     Raises:
+        FileNotFoundError, ImportError: As :func:`load_series`.
         TypeError, ValueError: If an argument is out of its range, a column or value of
             the series unusable, or the part too short; the message names it.
     """
@@ -74,6 +76,14 @@ class SeriesWindows(Dataset):
             raise ValueError(
                 'target_noise: expected None with test_mode=True, since noise is for '
                 f'training only, got {target_noise!r}'
+            )
+        if target_noise is not None and not (
+            isinstance(target_noise, dict)
+            and {'std'} <= target_noise.keys() <= _NOISE_KEYS
+        ):
+            raise TypeError(
+                'target_noise: expected a dict of std, and optionally fraction and '
+                f'seed, got {target_noise!r}'
             )
         loaded = load_series(series, columns)
         begin, end = _part(len(loaded.values), split, fractions)

@@ -198,6 +198,13 @@ def test_it_builds_from_a_config():
         ),
         (dict(target_noise=dict(std=0)), ValueError, 'target_noise.std: .* > 0, got 0'),
         (
+            dict(target_noise=dict(std=1, share=0.1)),
+            TypeError,
+            "target_noise: expected a dict of std, .*, got {'std': 1, 'share': 0.1}",
+        ),
+        (dict(target_noise=dict(seed=1)), TypeError, 'target_noise: expected a dict'),
+        (dict(target_noise=0.5), TypeError, 'target_noise: expected .*, got 0.5'),
+        (
             dict(target_noise=dict(std=1, fraction=2)),
             ValueError,
             'target_noise.fraction: expected a value .*<= 1.*, got 2',
