@@ -19,7 +19,7 @@ MEND = {
     'mmcv.ops': (
         'mmcv was built without its ops, or against another PyTorch. In the .venv of '
         'this project: make setup REBUILD_MMCV=1. Elsewhere: pip install ninja '
-        "setuptools wheel psutil && CFLAGS='-g0 -O2' pip install --no-deps "
+        "'setuptools>=80,<82' wheel psutil && CFLAGS='-g0 -O2' pip install --no-deps "
         '--no-build-isolation --no-cache-dir --force-reinstall onedl-mmcv==2.3.6'
     ),
     'mmdet': 'python -m pip install onedl-mmdetection==3.5.1, or mmdet>=3.0',
