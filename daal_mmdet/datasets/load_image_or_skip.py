@@ -11,6 +11,8 @@ from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 from PIL import Image
 
+from daal_mmdet.validation import check_number
+
 __all__ = ['LoadImageOrSkip']
 
 # The end of a whole file; some have more behind it, of cameras and editors.
@@ -41,7 +43,7 @@ class LoadImageOrSkip(LoadImageFromFile):
         backend_args: Where the files are.
 
     Raises:
-        ValueError: If ``max_skipped`` is negative.
+        TypeError, ValueError: If ``max_skipped`` is no integer or negative.
         OSError: In training, when one file too many can't be read; the message names
             it.
     """
@@ -57,8 +59,7 @@ class LoadImageOrSkip(LoadImageFromFile):
         super().__init__(
             to_float32, color_type, imdecode_backend, backend_args=backend_args
         )
-        if max_skipped < 0:
-            raise ValueError(f'max_skipped: expected a value >= 0, got {max_skipped}')
+        check_number('max_skipped', max_skipped, low=0, integer=True)
         self.max_skipped = max_skipped
         self.skipped: dict[str, str] = {}
 

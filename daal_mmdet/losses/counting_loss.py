@@ -10,6 +10,7 @@ from torch import Tensor
 
 from daal_mmdet.losses.adaptive_composition import AdaptiveComposition
 from daal_mmdet.losses.density_nuclear_norm import KINDS, density_nuclear_norm_loss
+from daal_mmdet.losses.iteration_scalars import check_prefix
 from daal_mmdet.nuclear_norm import METHODS
 from daal_mmdet.validation import check_choice, check_number
 
@@ -76,6 +77,7 @@ class CountingLoss(AdaptiveComposition):
         noise_forgetting: float = 0.95,
         log_prefix: str = 'counting',
     ) -> None:
+        check_prefix('log_prefix', log_prefix)
         super().__init__(
             bnm_weight,
             bnm_adaptive,

@@ -77,9 +77,10 @@ class TaskTerm(nn.Module):
                 )
         if class_weight is not None:
             class_weight = _as_tensor('class_weight', class_weight)
-            if class_weight.dim() > 1 or not bool((class_weight >= 0).all()):
+            sound = (class_weight >= 0) & class_weight.isfinite()
+            if class_weight.dim() > 1 or not bool(sound.all()):
                 raise ValueError(
-                    'class_weight: expected one value >= 0 a class, got '
+                    'class_weight: expected one finite value >= 0 a class, got '
                     f'{class_weight.tolist()}'
                 )
         self.use_sigmoid = use_sigmoid

@@ -63,6 +63,8 @@ def test_too_many_are_an_error_that_names_the_next(tmp_path):
         load.transform({'img_path': str(tmp_path / 'c')})
     with pytest.raises(ValueError, match='max_skipped: .* >= 0, got -1'):
         build(max_skipped=-1)
+    with pytest.raises(TypeError, match="max_skipped: expected an integer, got '9'"):
+        build(max_skipped='9')
 
 
 def test_the_data_set_takes_another_image(tmp_path):

@@ -166,6 +166,7 @@ def test_what_is_beyond_the_mask_does_not_count(batch):
         (dict(bnm_weight=-1), ValueError, 'bnm_weight: expected a value >= 0, got -1'),
         (dict(bnm_adaptive=1), TypeError, 'bnm_adaptive: expected True or False'),
         (dict(bnm_min_norm=0), ValueError, 'bnm_min_norm: expected a value > 0'),
+        (dict(log_prefix=None), ValueError, 'log_prefix: .*, got None'),
         (dict(log_prefix='loss'), ValueError, "log_prefix: .* without 'loss', got"),
         (dict(update_cycle=0), ValueError, 'update_cycle: .* >= 1, got 0'),
     ],

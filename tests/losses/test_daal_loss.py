@@ -832,6 +832,8 @@ def test_less_than_one_sample_has_shares_too():
             r'update_cycle_range: expected \(T_min, T_max\), got None',
         ),
         ({'class_weight': [-1.0]}, ValueError, 'class_weight: .* >= 0'),
+        ({'class_weight': float('inf')}, ValueError, 'class_weight: .* finite .*inf'),
+        ({'class_weight': [1.0, float('nan')]}, ValueError, 'class_weight: .*, nan'),
         ({'class_weight': 'abc'}, TypeError, "class_weight: .* numbers, got 'abc'"),
         ({'gamma': ['a']}, TypeError, r"gamma: expected numbers, got \['a'\]"),
         (
