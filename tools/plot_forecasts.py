@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from daal_mmdet.forecasting.comparison import latest_records
 from daal_mmdet.forecasting.finished_run import FinishedRun
@@ -43,10 +44,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Draw the figure."""
-    args = parse_args(argv)
-    require_picture('output', args.output)
+def draw(args: argparse.Namespace) -> Figure:
+    """Draw the figure that the command line names."""
     shown = [r for r in args.records if r['condition'] == args.condition]
     losses = list(dict.fromkeys(record['loss'] for record in shown))
     forecasts = []
@@ -71,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     meta = runs[0].test.metainfo
     series = runs[0].test.values[:, 0] * meta['std'][0] + meta['mean'][0]
     seeds = len({record['seed'] for record in shown})
-    figure = draw_forecasts(
+    return draw_forecasts(
         series,
         forecasts,
         gains,
@@ -79,6 +78,17 @@ def main(argv: list[str] | None = None) -> None:
         args.label,
         f'Losses on {args.condition} targets, mean forecast of {seeds} seeds',
     )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draw the figure."""
+    args = parse_args(argv)
+    require_picture('output', args.output)
+    try:
+        figure = draw(args)
+    except FileNotFoundError as error:
+        # What a run left behind, or its series.
+        raise SystemExit(str(error)) from error
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.output, dpi=args.dpi)
     print(f'written to {args.output}')

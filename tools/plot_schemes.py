@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mmcv
 import numpy as np
+from matplotlib.figure import Figure
 
 import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.counting.comparison import latest_records
@@ -143,12 +144,8 @@ def images_of(
     return images
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Draw the figures."""
-    args = parse_args(argv)
-    for name, path in (('--curves', args.curves), ('--grid', args.grid)):
-        if path is not None:
-            require_picture(name, path)
+def draw(args: argparse.Namespace) -> dict[Path, Figure]:
+    """Draw the figures that the command line names."""
     figures = {}
     if args.curves is not None:
         curves = curves_of(args.folder, args.records)
@@ -160,6 +157,20 @@ def main(argv: list[str] | None = None) -> None:
         figures[args.grid] = draw_count_grid(
             images, args.title, photos=not args.maps_only
         )
+    return figures
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draw the figures."""
+    args = parse_args(argv)
+    for name, path in (('--curves', args.curves), ('--grid', args.grid)):
+        if path is not None:
+            require_picture(name, path)
+    try:
+        figures = draw(args)
+    except FileNotFoundError as error:
+        # What a run left behind, or its data.
+        raise SystemExit(str(error)) from error
     for path, figure in figures.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=args.dpi)

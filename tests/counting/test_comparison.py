@@ -399,6 +399,10 @@ def test_tools_train_tabulate_and_draw(tmp_path, capsys):
     assert imread(pictures[1]).shape[0] < image.shape[0]
     with pytest.raises(SystemExit, match=r"--images: expected some of .*, got '50'"):
         plot_schemes.main([str(tmp_path / 'out'), *arguments[2:], '--images', '50'])
+    for gone in (tmp_path / 'out').glob('**/*.pth'):
+        gone.unlink()
+    with pytest.raises(SystemExit, match=r'\.pth can not be found'):
+        plot_schemes.main([str(tmp_path / 'out'), *arguments])
 
 
 def test_missing_data_end_the_tool_before_the_trainings(

@@ -96,6 +96,11 @@ def test_compare_then_plot(configs, tmp_path, capsys):
     assert image.shape[1] == 990
     assert np.ptp(image[..., :3]) > 0.5
 
+    gone = tmp_path / read_records(tmp_path / 'runs.jsonl')[0]['checkpoint']
+    gone.unlink()
+    with pytest.raises(SystemExit, match=rf'a configuration and {gone.name}$'):
+        plot_forecasts.main([str(tmp_path), str(tmp_path / 'b.png')])
+
 
 def test_a_training_that_diverges_ends_the_tool_with_a_line(
     configs, tmp_path, monkeypatch
