@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 __all__ = ['FittingCheckpointHook', 'OtherModelError']
 
 # Of a long list, as many are told.
 _TOLD = 3
+# Parts of a model that a test does not call, by how their names begin.
+_OF_TRAINING = ('loss', 'dn_query_generator')
 
 
 class OtherModelError(ValueError):
@@ -22,7 +25,9 @@ class FittingCheckpointHook(Hook):
 
     mmengine passes over weights that are missing or of another shape, which fine-tuning
     needs. In a test they would stay as they were drawn, and an AP of 0 says nothing of
-    the detector. Weights of losses may be what they like: a test calls no loss.
+    the detector. Weights of what only a training calls may be what they like: of losses
+    and of the denoising queries of DINO, whose number is that of the classes, which a
+    config for a test of Grounding DINO may choose.
     """
 
     # After EMAHook, which exchanges the weights.
@@ -38,20 +43,27 @@ class FittingCheckpointHook(Hook):
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        weights = checkpoint.get('state_dict', checkpoint).copy()
-        consume_prefix_in_state_dict_if_present(weights, 'module.')
-        for name in filter(_of_loss, list(weights)):
-            del weights[name]
-        # Models rename what older versions of mmdet wrote while they load it.
+        saved = checkpoint.get('state_dict', checkpoint)
+        weights = OrderedDict(
+            (name.removeprefix('module.'), weight)
+            for name, weight in saved.items()
+            if not _of_training(name)
+        )
+        # Models rename what older versions of mmdet wrote while they load it; this says
+        # which version wrote it.
+        weights._metadata = getattr(saved, '_metadata', {})
         try:
             missing = set(model.load_state_dict(weights, strict=False).missing_keys)
         except RuntimeError as error:
             _, *lines = (line.strip('\t. ') for line in str(error).splitlines())
             raise OtherModelError(_message(runner, '; '.join(_some(lines)))) from error
+        every = list(model.named_parameters(remove_duplicate=False))
+        # A weight that has several names is there under any of them.
+        filled = {id(weight) for name, weight in every if name not in missing}
         left = [
             name
-            for name, _ in model.named_parameters()
-            if name in missing and not _of_loss(name)
+            for name, weight in every
+            if id(weight) not in filled and not _of_training(name)
         ]
         if left:
             raise OtherModelError(
@@ -65,8 +77,8 @@ def _message(runner: Runner, why: str) -> str:
     )
 
 
-def _of_loss(name: str) -> bool:
-    return any(part.startswith('loss') for part in name.split('.'))
+def _of_training(name: str) -> bool:
+    return any(part.startswith(_OF_TRAINING) for part in name.split('.'))
 
 
 def _some(names: list[str]) -> list[str]:
