@@ -100,11 +100,12 @@ def check_data(config: Config) -> None:
 
 
 def innermost_dataset(config: Config, loader: str) -> dict:
-    """The data set that a loader's wrappers hold; empty without the loader."""
-    dataset = (config.get(loader) or {}).get('dataset', {})
-    while 'dataset' in dataset:
+    """The data set that a loader's wrappers hold; empty unless it is a single one."""
+    dataset = config.get(loader)
+    dataset = dataset.get('dataset') if isinstance(dataset, dict) else None
+    while isinstance(dataset, dict) and 'dataset' in dataset:
         dataset = dataset['dataset']
-    return dataset
+    return dataset if isinstance(dataset, dict) else {}
 
 
 def local_dataset(config: Config, loader: str) -> dict | None:

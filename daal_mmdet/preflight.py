@@ -24,24 +24,28 @@ __all__ = [
 
 
 def require_file(name: str, path: str) -> None:
-    """Exit with a message unless ``path`` is a file or a URL."""
-    if '://' not in path and not Path(path).is_file():
+    """Exit with a message unless ``path``, in which ~ is home, is a file or a URL."""
+    if '://' not in path and not Path(path).expanduser().is_file():
         raise SystemExit(f'{name}: there is no file {path!r}')
 
 
 def require_checkpoint(name: str, path: str) -> None:
     """Exit with a message unless ``path`` is a checkpoint in whole, or a URL."""
     require_file(name, path)
-    if '://' not in path and (reason := why_damaged(path)) is not None:
+    if '://' in path:
+        return
+    reason = why_damaged(Path(path).expanduser())
+    if reason is not None:
         raise SystemExit(f"{name}: {path} can't be read: {reason}")
 
 
 def require_data(config: Config, part: str) -> None:
     """Exit with a message unless the files of a loop are there.
 
-    Those of its data set are the annotation file, or the file of a series, or else the
-    folder ``data_root``; those of its metrics ``ann_file`` and ``train_ann_file``. Data
-    that are not on a local disk are left alone, and so are lists of data sets.
+    Those of its data set are the annotation file (a folder with some data sets), or the
+    file of a series, or else ``data_root``; those of its metrics ``ann_file`` and
+    ``train_ann_file``. Data that are not on a local disk are left alone, and so are
+    lists of data sets and of loaders.
 
     Args:
         config: Config of the run.
@@ -52,8 +56,8 @@ def require_data(config: Config, part: str) -> None:
             config's ``data_hint`` if it has one.
     """
     for key, path in (*_data_of(config, part), *_files_of_metrics(config, part)):
-        kind = 'folder' if key.endswith('data_root') else 'file'
-        if not (os.path.isdir if kind == 'folder' else os.path.isfile)(path):
+        if not os.path.exists(path):
+            kind = 'folder' if key.endswith('data_root') else 'file'
             hint = config.get('data_hint')
             raise SystemExit(
                 f'{key}: there is no {kind} {path!r}' + (f'. {hint}' if hint else '')
@@ -125,7 +129,8 @@ def _data_of(config: Config, part: str) -> Iterator[tuple[str, str]]:
     dataset = local_dataset(config, loader) or {}
     root, file = dataset.get('data_root') or '', dataset.get('ann_file')
     series = dataset.get('series')
-    if isinstance(file, str):
+    # '' is mmengine's default for data sets that have none.
+    if file and isinstance(file, str):
         yield f'{loader}.dataset.ann_file', os.path.join(root, file)
     elif isinstance(series, str):
         # statsmodels:sunspots is no file.
@@ -137,12 +142,14 @@ def _data_of(config: Config, part: str) -> Iterator[tuple[str, str]]:
 
 def _files_of_metrics(config: Config, part: str) -> Iterator[tuple[str, str]]:
     """Annotation files that the metrics of a loop read, and their keys."""
-    metrics = config.get(f'{part}_evaluator') or []
+    place = f'{part}_evaluator'
+    metrics = config.get(place) or []
+    if isinstance(metrics, dict) and 'metrics' in metrics:
+        place, metrics = f'{place}.metrics', metrics['metrics']
     several = isinstance(metrics, list)
     for i, metric in enumerate(metrics if several else [metrics]):
-        place = f'{part}_evaluator{f"[{i}]" if several else ""}'
         for key in ('ann_file', 'train_ann_file'):
             path = metric.get(key)
-            local = isinstance(path, str) and '://' not in path
+            local = path and isinstance(path, str) and '://' not in path
             if local and not metric.get('backend_args'):
-                yield f'{place}.{key}', path
+                yield f'{place}{f"[{i}]" if several else ""}.{key}', path

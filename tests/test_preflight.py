@@ -7,10 +7,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from daal_mmdet.config_hash import config_hash
 from daal_mmdet.preflight import (
+    require_checkpoint,
     require_data,
     require_output_folder,
     require_picture,
@@ -66,7 +68,12 @@ def test_missing_files_of_metrics_end_with_the_key_and_the_hint(tmp_path, monkey
         dict(type='FewClassCocoMetric', ann_file='a.json', train_ann_file='b.json'),
     ]
     (tmp_path / 'a.json').touch()
-    for given, place in ((metrics, r'\[2\]'), (metrics[2], '')):
+    for given, place in (
+        (metrics, r'\[2\]'),
+        (metrics[2], ''),
+        (dict(type='Evaluator', metrics=metrics), r'\.metrics\[2\]'),
+        (dict(metrics=metrics[2]), r'\.metrics'),
+    ):
         config = Config({'test_evaluator': given, 'data_hint': 'Make them.'})
         require_data(config, 'val')
         with pytest.raises(
@@ -87,7 +94,25 @@ def test_data_that_are_no_local_files_are_left_alone():
     ):
         require_data(loader_of(**dataset), 'train')
     require_data(Config({'val_dataloader': None}), 'val')
+    require_data(Config({'val_evaluator': dict(ann_file='')}), 'val')
+    # A loop of one's own may take several.
+    require_data(Config({'val_dataloader': [dict(dataset=dict(type='A'))]}), 'val')
+    require_data(Config({'val_dataloader': dict(dataset=[dict(type='A')])}), 'val')
     require_data(Config({}), 'val')
+
+
+def test_an_annotation_file_may_be_a_folder_or_none(tmp_path):
+    (tmp_path / 'x' / 'texts').mkdir(parents=True)
+    root = str(tmp_path / 'x')
+    for dataset in (
+        dict(data_root=root, ann_file='texts/'),
+        dict(data_root=root, ann_file=''),
+        dict(data_root=root, ann_file=['a', 'b']),
+        dict(ann_file=''),
+    ):
+        require_data(loader_of(**dataset), 'train')
+    with pytest.raises(SystemExit, match="data_root: there is no folder 'no'"):
+        require_data(loader_of(data_root='no', ann_file=''), 'train')
 
 
 @pytest.mark.parametrize(
@@ -140,6 +165,20 @@ def test_missing_weights_are_named(tmp_path, monkeypatch):
     ):
         require_weights(config(sound, load_from=str(there)))
     require_weights(Config({}))
+
+
+def test_weights_may_lie_at_home_as_for_mmengine(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    start = dict(type='Pretrained', checkpoint='~/there.pth')
+    config = Config({'model': {'backbone': {'init_cfg': start}}})
+    with pytest.raises(SystemExit, match="there is no file '~/there.pth'"):
+        require_weights(config)
+    torch.save({'state_dict': {}}, tmp_path / 'there.pth')
+    require_weights(config)
+    require_checkpoint('load_from', '~/there.pth')
+    torch.save([], tmp_path / 'list.pth')
+    with pytest.raises(SystemExit, match=r"^load_from: ~/list\.pth can't be read: "):
+        require_checkpoint('load_from', '~/list.pth')
 
 
 @pytest.fixture
