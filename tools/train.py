@@ -73,12 +73,12 @@ def main(argv: list[str] | None = None) -> None:
         config.auto_scale_lr.enable = True
     if args.resume is not None:
         resume(config, args.resume)
+    # MMEngine initialises the model before it loads what a training goes on from.
+    require_weights(config)
     # A resume has looked at its checkpoint.
     resumes = args.resume is not None and config.resume
-    if not resumes:
-        require_weights(config)
-        if config.get('load_from'):
-            require_checkpoint('load_from', config.load_from)
+    if not resumes and config.get('load_from'):
+        require_checkpoint('load_from', config.load_from)
     require_output_folder('--work-dir', config.work_dir)
     if not args.no_data_check:
         check_data(config)

@@ -153,6 +153,12 @@ def test_the_first_start_with_resume_loads_what_the_config_says(
     config = built[-1]
     assert (config.resume, config.load_from) == (True, str(work / 'epoch_1.pth'))
 
+    # It initialises its model before it loads that.
+    start = ['model.backbone.init_cfg.type=Pretrained']
+    start += ['model.backbone.init_cfg.checkpoint=no.pth']
+    with pytest.raises(SystemExit, match=r"init_cfg\.checkpoint: there is no file 'no"):
+        train_tool.main([*arguments, *start])
+
     (work / 'epoch_1.pth').unlink()
     pretrained.write_bytes(pretrained.read_bytes()[:100])
     with pytest.raises(SystemExit, match="load_from: .*pth can't be read: "):
