@@ -21,8 +21,10 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
     partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding='utf-8')
-        os.replace(partial, path)
+        try:
+            partial.write_text(text, encoding='utf-8')
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error

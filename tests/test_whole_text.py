@@ -20,6 +20,13 @@ def test_several_processes_may_write_the_same_file(tmp_path, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_folder_that_is_a_file_is_named_by_what_was_asked_for(tmp_path):
+    (tmp_path / 'file').touch()
+    path = tmp_path / 'file' / 'a.json'
+    with pytest.raises(OSError, match=f"(File exists|Not a directory): '{path}'$"):
+        write_whole(path, 'text')
+
+
 def test_a_file_that_cannot_be_replaced_is_named_and_stays(tmp_path, monkeypatch):
     path = tmp_path / 'a.json'
     path.write_text('old')
