@@ -25,7 +25,7 @@ __all__ = [
 
 def require_file(name: str, path: str) -> None:
     """Exit with a message unless ``path``, in which ~ is home, is a file or a URL."""
-    if '://' not in path and not Path(path).expanduser().is_file():
+    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
         raise SystemExit(f'{name}: there is no file {path!r}')
 
 
@@ -34,7 +34,7 @@ def require_checkpoint(name: str, path: str) -> None:
     require_file(name, path)
     if '://' in path:
         return
-    reason = why_damaged(Path(path).expanduser())
+    reason = why_damaged(os.path.expanduser(path))
     if reason is not None:
         raise SystemExit(f"{name}: {path} can't be read: {reason}")
 
@@ -56,7 +56,9 @@ def require_data(config: Config, part: str) -> None:
             config's ``data_hint`` if it has one.
     """
     for key, path in (*_data_of(config, part), *_files_of_metrics(config, part)):
-        if not os.path.exists(path):
+        # Some data sets read a folder of annotations, or one file of everything.
+        either = key.endswith(('dataset.ann_file', 'data_root'))
+        if not (os.path.exists if either else os.path.isfile)(path):
             kind = 'folder' if key.endswith('data_root') else 'file'
             hint = config.get('data_hint')
             raise SystemExit(

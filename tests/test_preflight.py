@@ -113,6 +113,10 @@ def test_an_annotation_file_may_be_a_folder_or_none(tmp_path):
         require_data(loader_of(**dataset), 'train')
     with pytest.raises(SystemExit, match="data_root: there is no folder 'no'"):
         require_data(loader_of(data_root='no', ann_file=''), 'train')
+    with pytest.raises(SystemExit, match='series: there is no file'):
+        require_data(loader_of(series=root), 'train')
+    with pytest.raises(SystemExit, match='evaluator.ann_file: there is no file'):
+        require_data(Config({'val_evaluator': dict(ann_file=root)}), 'val')
 
 
 @pytest.mark.parametrize(
@@ -176,6 +180,9 @@ def test_weights_may_lie_at_home_as_for_mmengine(tmp_path, monkeypatch):
     torch.save({'state_dict': {}}, tmp_path / 'there.pth')
     require_weights(config)
     require_checkpoint('load_from', '~/there.pth')
+    # Nobody's home.
+    with pytest.raises(SystemExit, match=r"there is no file '~who\.pth'"):
+        require_checkpoint('load_from', '~who.pth')
     torch.save([], tmp_path / 'list.pth')
     with pytest.raises(SystemExit, match=r"^load_from: ~/list\.pth can't be read: "):
         require_checkpoint('load_from', '~/list.pth')
