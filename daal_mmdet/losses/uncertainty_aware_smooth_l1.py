@@ -148,6 +148,10 @@ class UncertaintyAwareSmoothL1(CovarianceWeightedLoss, SmoothL1Loss):
         check_choice('reduction_override', reduction, REDUCTIONS)
         call = self._next_call(len(pred))
         if call is not None:
+            # Here, so that filter and loss share the rows that are picked.
+            call, pred, target, weight = call.drop_rows(
+                pred, target, weight, reduction, avg_factor
+            )
             self._measure(call, pred, target, difference_residual)
         return self.loss_weight * uncertainty_aware_smooth_l1(
             pred, target, call, weight, self.beta, reduction, avg_factor
