@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset, LVISDataset, LVISV1Dataset
@@ -21,6 +21,7 @@ from daal_mmdet.datasets.annotation_file import (
     clean_annotations,
     read_annotations,
 )
+from daal_mmdet.first_few import first_few
 from daal_mmdet.whole_text import write_whole
 
 __all__ = ['check_data', 'innermost_dataset', 'local_dataset']
@@ -216,7 +217,7 @@ def _require_boxes(key: str, source: Path, dataset: dict, document: dict) -> Non
         if unnamed:
             _print(
                 f'{source}: {sum(unnamed.values())} boxes are passed over, since the '
-                f'data set names no class {_some(list(unnamed))}'
+                f'data set names no class {_some(unnamed)}'
             )
         if absent:
             _print(f'{source}: there is no category {_some(absent)}')
@@ -260,9 +261,8 @@ def _classes_of_heads(model: dict) -> Iterator[tuple[str, int]]:
                 yield f'{key}{place}.num_classes', head['num_classes']
 
 
-def _some(names: list[str]) -> str:
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-    return f'{names[:5]}{more}'
+def _some(names: Iterable[str]) -> str:
+    return first_few([repr(name) for name in names], most=5)
 
 
 def _require_same_labels(labels: dict[str, list[str]]) -> None:

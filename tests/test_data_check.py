@@ -119,8 +119,8 @@ def test_boxes_without_a_class_are_counted(config, tmp_path, capsys):
     config.val_dataloader.dataset.metainfo = {'classes': ('c0', 'typo')}
     check_data(config)
     shown = capsys.readouterr().out
-    assert "2 boxes are passed over, since the data set names no class ['c1']" in shown
-    assert "there is no category ['typo']" in shown
+    assert "2 boxes are passed over, since the data set names no class 'c1'" in shown
+    assert "there is no category 'typo'" in shown
     config.train_dataloader.dataset.metainfo = {'classes': ('typo',)}
     with pytest.raises(SystemExit, match='nothing is left of'):
         check_data(config)
@@ -151,14 +151,14 @@ def test_classes_that_only_one_file_has_come_last(config, tmp_path, capsys):
     )  # fmt: skip
     capsys.readouterr()
     check_data(config)
-    assert "there is no category ['c2'], which train: " in capsys.readouterr().out
+    assert "there is no category 'c2', which train: " in capsys.readouterr().out
 
 
 def test_a_head_of_too_few_classes_is_an_error(config):
     config.model = {'bbox_head': {'num_classes': 1}}
     message = (
         r'model\.bbox_head\.num_classes: expected 2, the classes of train_dataloader\.'
-        r"dataset, got 1: \['c1'\] would be trained as background"
+        r"dataset, got 1: 'c1' would be trained as background"
     )
     with pytest.raises(SystemExit, match=message):
         check_data(config)
@@ -175,7 +175,7 @@ def test_a_head_of_more_classes_is_told(config, capsys):
     check_data(config)
     assert (
         'model.bbox_head.num_classes: 80, and train_dataloader.dataset has 2 classes, '
-        "['c0', 'c1']; the others have no objects" in capsys.readouterr().out
+        "'c0', 'c1'; the others have no objects" in capsys.readouterr().out
     )
     # Classes that the file lacks count; a default and columns that are words do not.
     config.train_dataloader.dataset.metainfo.classes = ('c0', 'c1', 'c2')
@@ -284,7 +284,7 @@ def test_two_categories_of_one_name_are_an_error(config, tmp_path, capsys, split
     write(tmp_path, split, document)
     with pytest.raises(
         SystemExit,
-        match=rf"{split}_dataloader.*{split}\.json: category names repeat: \['c0'\]",
+        match=rf"{split}_dataloader.*{split}\.json: category names repeat: 'c0'",
     ):
         check_data(config)
 

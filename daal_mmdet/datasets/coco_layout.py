@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daal_mmdet.datasets.annotation_file import read_annotations
+from daal_mmdet.first_few import first_few
 
 __all__ = ['CocoLayout', 'CocoSplit', 'describe_split', 'find_coco_layout']
 
@@ -152,5 +153,5 @@ def _find_images(root: Path, split: str, file: Path, document: dict) -> Path:
     if missing:
         raise FileNotFoundError(
             f'{len(missing)} of the {len(names)} images that {file} names are not in '
-            f'{candidate}: {", ".join(missing[:3])}{", ..." if missing[3:] else ""}')
+            f'{candidate}: {first_few(missing)}')
     return candidate

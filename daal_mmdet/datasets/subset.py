@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daal_mmdet.first_few import first_few
 from daal_mmdet.validation import check_number
 
 __all__ = [
@@ -93,7 +94,7 @@ def take_classes(document: dict, names: Sequence[str]) -> dict:
     if unknown:
         raise ValueError(
             f'classes: {unknown} are no categories of the file; it has '
-            f'{sorted(known)[:12]}{", ..." if len(known) > 12 else ""}'
+            + first_few([repr(name) for name in sorted(known)], most=12)
         )
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice or not names:

@@ -12,10 +12,10 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from daal_mmdet.first_few import first_few
+
 __all__ = ['FiniteCheckpointHook', 'NotFiniteError']
 
-# Of a long list of names, as many are told.
-_TOLD = 3
 # Keys of a checkpoint that hold weights; EMAHook adds the second.
 _WEIGHTS = ('state_dict', 'ema_state_dict')
 
@@ -67,15 +67,14 @@ class FiniteCheckpointHook(Hook):
             return
         message = (
             f'no checkpoint is written after iteration {iteration}, since '
-            f'{_some(wrong)} {"is" if len(wrong) == 1 else "are"} not finite. '
+            f'{first_few(wrong)} {"is" if len(wrong) == 1 else "are"} not finite. '
         )
         first = losses.first_not_finite(self._checked + 1, iteration)
         if first is None:
             message += f'All losses since iteration {self._checked} were. '
         else:
-            message += (
-                f'It began in iteration {first} with {_some(losses.names_at(first))}. '
-            )
+            began = first_few(losses.names_at(first))
+            message += f'It began in iteration {first} with {began}. '
         raise NotFiniteError(message + _way_on(runner))
 
 
@@ -131,11 +130,6 @@ def _not_finite(checkpoint: dict, runner: Runner) -> Iterator[str]:
             bad = value.isnan() if by_design else ~torch.isfinite(value)
             if bad.any():
                 yield name if key == 'state_dict' else f'{name} (of {key})'
-
-
-def _some(names: list[str]) -> str:
-    more = f' and {len(names) - _TOLD} more' if len(names) > _TOLD else ''
-    return ', '.join(names[:_TOLD]) + more
 
 
 def _way_on(runner: Runner) -> str:

@@ -8,10 +8,10 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
+from daal_mmdet.first_few import first_few
+
 __all__ = ['FittingCheckpointHook', 'OtherModelError']
 
-# Of a long list, as many are told.
-_TOLD = 3
 # Parts of a model that a test does not call, by how their names begin.
 _OF_TRAINING = ('loss', 'dn_query_generator')
 
@@ -56,7 +56,9 @@ class FittingCheckpointHook(Hook):
             missing = set(model.load_state_dict(weights, strict=False).missing_keys)
         except RuntimeError as error:
             _, *lines = (line.strip('\t. ') for line in str(error).splitlines())
-            raise OtherModelError(_message(runner, '; '.join(_some(lines)))) from error
+            raise OtherModelError(
+                _message(runner, first_few(lines, separator='; '))
+            ) from error
         every = list(model.named_parameters(remove_duplicate=False))
         # A weight that has several names is there under any of them.
         filled = {id(weight) for name, weight in every if name not in missing}
@@ -66,9 +68,7 @@ class FittingCheckpointHook(Hook):
             if id(weight) not in filled and not _of_training(name)
         ]
         if left:
-            raise OtherModelError(
-                _message(runner, f'it has no {", ".join(_some(left))}')
-            )
+            raise OtherModelError(_message(runner, f'it has no {first_few(left)}'))
 
 
 def _message(runner: Runner, why: str) -> str:
@@ -79,8 +79,3 @@ def _message(runner: Runner, why: str) -> str:
 
 def _of_training(name: str) -> bool:
     return any(part.startswith(_OF_TRAINING) for part in name.split('.'))
-
-
-def _some(names: list[str]) -> list[str]:
-    more = len(names) - _TOLD
-    return [*names[:_TOLD], f'{more} more'] if more > 0 else names

@@ -255,7 +255,7 @@ def test_a_checkpoint_of_another_model_is_not_tested(config_file, weights, extra
         (
             shorter,
             r'it has no bbox_head\.retina_cls\.weight, bbox_head\.retina_cls\.bias, '
-            r'bbox_head\.retina_reg\.weight, 1 more',
+            r'bbox_head\.retina_reg\.weight and 1 more',
         ),
         (other, r'size mismatch for bbox_head\.retina_cls\.weight: .*\[9, .*\[12, '),
     ]:
