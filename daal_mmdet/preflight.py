@@ -69,22 +69,18 @@ def require_data(config: Config, part: str) -> None:
 def require_weights(config: Config) -> None:
     """Exit with a message unless the weights that a training starts from are there.
 
-    Looked for are ``load_from`` and the checkpoint of the backbone, on local disks.
+    Looked for are ``load_from`` and the checkpoints of the model and of its parts
+    (``init_cfg`` of type ``Pretrained``), on local disks.
 
     Raises:
         SystemExit: If a file is missing; the message names the key, or the environment
             variable ``BACKBONE_CHECKPOINT`` if that gave it.
     """
-    backbone = (config.get('model') or {}).get('backbone') or {}
-    start = backbone.get('init_cfg')
-    key = 'model.backbone.init_cfg.checkpoint'
-    weights = {'load_from': config.get('load_from')}
-    if isinstance(start, dict) and start.get('type') == 'Pretrained':
-        given = os.environ.get('BACKBONE_CHECKPOINT') == start['checkpoint']
-        weights['BACKBONE_CHECKPOINT' if given else key] = start['checkpoint']
-    for name, path in weights.items():
-        if path:
-            require_file(name, path)
+    if config.get('load_from'):
+        require_file('load_from', config['load_from'])
+    for key, path in _pretrained('model', config.get('model')):
+        given = os.environ.get('BACKBONE_CHECKPOINT') == path
+        require_file('BACKBONE_CHECKPOINT' if given else key, path)
 
 
 def require_output_folder(name: str, folder: str | os.PathLike) -> None:
@@ -123,6 +119,18 @@ def require_picture(name: str, path: str | os.PathLike) -> None:
             f'{name}: expected a file that ends in one of {known}, got {str(path)!r}'
         )
     require_output_folder(name, Path(path).parent)
+
+
+def _pretrained(key: str, part: object) -> Iterator[tuple[str, str]]:
+    """Checkpoints that a model and its parts begin with, and their keys."""
+    if isinstance(part, list):
+        for i, item in enumerate(part):
+            yield from _pretrained(f'{key}[{i}]', item)
+    elif isinstance(part, dict):
+        if part.get('type') == 'Pretrained' and part.get('checkpoint'):
+            yield f'{key}.checkpoint', part['checkpoint']
+        for name, item in part.items():
+            yield from _pretrained(f'{key}.{name}', item)
 
 
 def _data_of(config: Config, part: str) -> Iterator[tuple[str, str]]:

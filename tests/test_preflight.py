@@ -160,6 +160,18 @@ def test_missing_weights_are_named(tmp_path, monkeypatch):
         require_weights(config(start))
     with pytest.raises(SystemExit, match=r"^load_from: there is no file 'other\.pth'$"):
         require_weights(config(None, load_from='other.pth'))
+    monkeypatch.delenv('BACKBONE_CHECKPOINT')
+    for key, model in {
+        r'model\.init_cfg': dict(init_cfg=start),
+        r'model\.backbone\.init_cfg\[1\]': dict(
+            backbone=dict(init_cfg=[dict(type='Kaiming'), start])
+        ),
+        r'model\.detector\.roi_head\.bbox_head\[0\]\.init_cfg': dict(
+            detector=dict(roi_head=dict(bbox_head=[dict(init_cfg=start)]))
+        ),
+    }.items():
+        with pytest.raises(SystemExit, match=rf'^{key}\.checkpoint: there is no file'):
+            require_weights(Config({'model': model}))
     for sound in (
         dict(start, checkpoint=str(there)),
         dict(start, checkpoint='torchvision://resnet50'),
