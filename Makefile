@@ -38,6 +38,7 @@ test: setup
 
 lint: setup
 	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy $(TORCH_ONLY)
 
 clean:

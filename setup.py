@@ -66,7 +66,7 @@ setup(
         # For mmdet's PAA and LAD, so that tools/check_compatibility.py can train them.
         'compatibility': ['scikit-learn'],
         'test': TEST,
-        'dev': [*TEST, 'mypy>=1.8', 'ruff>=0.9'],
+        'dev': [*TEST, 'mypy>=1.8', 'ruff>=0.17,<0.18'],
     },
     zip_safe=False,
 )

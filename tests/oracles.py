@@ -601,9 +601,9 @@ def head_sigmas(points, beta, neighbors, alone, smallest):
     points = np.asarray(points, dtype=np.float64)
     sigmas = []
     for i, p in enumerate(points):
-        others = sorted(
-            np.hypot(*(p - q)) for j, q in enumerate(points) if j != i
-        )[:neighbors]
+        others = sorted(np.hypot(*(p - q)) for j, q in enumerate(points) if j != i)[
+            :neighbors
+        ]
         sigma = beta * sum(others) / len(others) if others else alone
         sigmas.append(max(sigma, smallest))
     return np.array(sigmas)

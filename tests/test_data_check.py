@@ -261,9 +261,7 @@ def test_boxes_without_iscrowd_are_completed(config, tmp_path, capsys):
 def test_an_image_without_a_file_name_is_left_out(config, tmp_path, capsys, name):
     for split in ('train', 'val'):
         document = json.loads((tmp_path / f'{split}.json').read_text())
-        document['images'].append(
-            {'id': 5, 'width': 9, 'height': 9, 'file_name': name}
-        )
+        document['images'].append({'id': 5, 'width': 9, 'height': 9, 'file_name': name})
         write(tmp_path, split, document)
     with pytest.raises(
         SystemExit, match=rf'1 images without a file name \(the first: id 5, .*{name}'

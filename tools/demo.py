@@ -21,19 +21,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Train the same small RetinaNet with FocalLoss and with DAALLoss, '
         'print the AP of few, medium and many classes and draw a figure. Takes about '
-        '6 minutes on 2 cores with the generated data set.')
+        '6 minutes on 2 cores with the generated data set.'
+    )
     parser.add_argument(
-        '--data', type=Path, metavar='DIR',
+        '--data',
+        type=Path,
+        metavar='DIR',
         help='a data set in COCO format: annotations/{train,val}.json or '
         'annotations/instances_{train,val}2017.json, images in {train,val}/, '
-        '{train,val}2017/ or images/ (default: the generated long-tailed scenes)')
-    parser.add_argument('--work-dir', type=Path, help='folder for runs and results '
-                        '(default: work_dirs/demo, or work_dirs/demo_NAME with --data)')
+        '{train,val}2017/ or images/ (default: the generated long-tailed scenes)',
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        help='folder for runs and results '
+        '(default: work_dirs/demo, or work_dirs/demo_NAME with --data)',
+    )
     parser.add_argument('--iters', type=int, help='iterations of each training')
     parser.add_argument('--size', type=int, help='longest image side in pixels')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--fresh', action='store_true',
-                        help='train again even if finished runs are there')
+    parser.add_argument(
+        '--fresh',
+        action='store_true',
+        help='train again even if finished runs are there',
+    )
     return parser.parse_args(argv)
 
 
@@ -45,16 +56,24 @@ def main(argv: list[str] | None = None) -> int:
         configs=ROOT / 'configs' / 'long_tail',
         train_script=ROOT / 'tools' / 'train.py',
         generated_data=ROOT / 'data' / 'long_tail',
-        work_dir=args.work_dir or ROOT / 'work_dirs' / name)
+        work_dir=args.work_dir or ROOT / 'work_dirs' / name,
+    )
     try:
-        run_demo(files, data=args.data, schedule=Schedule(args.iters, args.size),
-                 seed=args.seed, fresh=args.fresh)
+        run_demo(
+            files,
+            data=args.data,
+            schedule=Schedule(args.iters, args.size),
+            seed=args.seed,
+            fresh=args.fresh,
+        )
     except (FileNotFoundError, FileExistsError, ValueError, TrainingFailed) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('interrupted; the same command goes on from the last checkpoint',
-              file=sys.stderr)
+        print(
+            'interrupted; the same command goes on from the last checkpoint',
+            file=sys.stderr,
+        )
         return 130
     return 0
 

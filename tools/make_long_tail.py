@@ -26,14 +26,19 @@ HELP = {
 def parse_args(argv: list[str] | None = None) -> tuple[Path, LongTailScenes]:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument('root', type=Path, help='folder to create')
     for field in fields(LongTailScenes):
         pair = isinstance(field.default, tuple)
         kind = type(field.default[0] if pair else field.default)
-        parser.add_argument(f'--{field.name.replace("_", "-")}', type=kind,
-                            nargs=2 if pair else None, default=field.default,
-                            help=HELP[field.name])
+        parser.add_argument(
+            f'--{field.name.replace("_", "-")}',
+            type=kind,
+            nargs=2 if pair else None,
+            default=field.default,
+            help=HELP[field.name],
+        )
     args = vars(parser.parse_args(argv))
     root = args.pop('root')
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in args.items()}
@@ -54,8 +59,11 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         # Not looked at before: a finished set may lie where nothing can be written.
         reason = error.strerror or error
-        print(f"error: root: '{root}' cannot be written to ({reason}); name another "
-              'folder', file=sys.stderr)
+        print(
+            f"error: root: '{root}' cannot be written to ({reason}); name another "
+            'folder',
+            file=sys.stderr,
+        )
         return 1
     return 0
 

@@ -210,11 +210,7 @@ def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
         return 'annotations of an unknown category', f'category_id {category_id}'
     box = annotation.get('bbox')
     shown = f'bbox {box}'
-    if (
-        not isinstance(box, list)
-        or len(box) != 4
-        or not all(map(_is_finite, box))
-    ):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
         return 'boxes without four finite numbers', shown
     x, y, width, height = box
     if width <= 0 or height <= 0:

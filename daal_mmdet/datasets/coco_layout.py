@@ -15,9 +15,11 @@ __all__ = ['CocoLayout', 'CocoSplit', 'describe_split', 'find_coco_layout']
 # Where each split's annotations and images may be, in the order in which we look.
 _ANNOTATIONS = ('annotations/{split}.json', 'annotations/instances_{split}2017.json')
 # What is read of the parts of a file.
-_NEEDED = {'images': ('id', 'file_name', 'width', 'height'),
-           'annotations': ('image_id', 'category_id', 'bbox'),
-           'categories': ('id', 'name')}
+_NEEDED = {
+    'images': ('id', 'file_name', 'width', 'height'),
+    'annotations': ('image_id', 'category_id', 'bbox'),
+    'categories': ('id', 'name'),
+}
 _IMAGES = ('{split}', '{split}2017', 'images/{split}', 'images/{split}2017', 'images')
 
 
@@ -82,19 +84,24 @@ def find_coco_layout(root: str | os.PathLike) -> CocoLayout:
     documents = {split: _read(file) for split, file in files.items()}
     train_categories, val_categories = (
         [(c['id'], c['name']) for c in documents[split]['categories']]
-        for split in ('train', 'val'))
+        for split in ('train', 'val')
+    )
     if train_categories != val_categories:
         differing = sorted(set(train_categories) ^ set(val_categories), key=str)
         raise ValueError(
             f'{files["train"]} and {files["val"]} must list the same categories in '
-            f'the same order; they differ in {differing[:5] or "their order"}')
+            f'the same order; they differ in {differing[:5] or "their order"}'
+        )
     names = [name for _, name in train_categories]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(f'{files["train"]}: category names repeat: {repeated}')
     train, val = (
-        describe_split(files[split], _find_images(path, split, files[split], document),
-                       document) for split, document in documents.items())
+        describe_split(
+            files[split], _find_images(path, split, files[split], document), document
+        )
+        for split, document in documents.items()
+    )
     return CocoLayout(path, tuple(names), train, val)
 
 
@@ -105,11 +112,15 @@ def _find_annotations(root: Path, split: str) -> Path:
             return candidate
     folder = root / 'annotations'
     present = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else None
-    seen = (f'{folder} does not exist' if present is None else
-            f'{folder} holds {present[:8] or "nothing"}')
+    seen = (
+        f'{folder} does not exist'
+        if present is None
+        else f'{folder} holds {present[:8] or "nothing"}'
+    )
     raise FileNotFoundError(
         f'no {split} annotations: looked for '
-        f'{" and ".join(str(c) for c in candidates)}; {seen}')
+        f'{" and ".join(str(c) for c in candidates)}; {seen}'
+    )
 
 
 def _read(file: Path) -> dict:
@@ -126,17 +137,21 @@ def _read(file: Path) -> dict:
 
 def describe_split(ann_file: Path, image_dir: Path, document: dict) -> CocoSplit:
     """Count what the content of an annotation file holds."""
-    shown = [(annotation['image_id'], annotation['category_id'])
-             for annotation in document['annotations']
-             if not annotation.get('iscrowd', 0)]
+    shown = [
+        (annotation['image_id'], annotation['category_id'])
+        for annotation in document['annotations']
+        if not annotation.get('iscrowd', 0)
+    ]
     instances = Counter(category for _, category in shown)
     images = Counter(category for _, category in set(shown))
     ids = [category['id'] for category in document['categories']]
     return CocoSplit(
-        ann_file=ann_file, image_dir=image_dir,
+        ann_file=ann_file,
+        image_dir=image_dir,
         image_sizes=tuple((im['width'], im['height']) for im in document['images']),
         instance_counts=tuple(instances[i] for i in ids),
-        image_counts=tuple(images[i] for i in ids))
+        image_counts=tuple(images[i] for i in ids),
+    )
 
 
 def _find_images(root: Path, split: str, file: Path, document: dict) -> Path:
@@ -148,10 +163,12 @@ def _find_images(root: Path, split: str, file: Path, document: dict) -> Path:
     else:
         raise FileNotFoundError(
             f'{file} names the image {names[0]}: looked for it in '
-            f'{", ".join(str(c) for c in candidates)}')
+            f'{", ".join(str(c) for c in candidates)}'
+        )
     missing = [name for name in names if not (candidate / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f'{len(missing)} of the {len(names)} images that {file} names are not in '
-            f'{candidate}: {first_few(missing)}')
+            f'{candidate}: {first_few(missing)}'
+        )
     return candidate

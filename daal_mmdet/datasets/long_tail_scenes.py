@@ -92,8 +92,9 @@ class LongTailScenes:
 
     def num_images(self, split: str) -> int:
         """Number of images of a split."""
-        return {'train': self.num_train, 'val': self.num_val,
-                'test': self.num_test}[split]
+        return {'train': self.num_train, 'val': self.num_val, 'test': self.num_test}[
+            split
+        ]
 
     @property
     def total_images(self) -> int:
@@ -106,8 +107,9 @@ class LongTailScenes:
         return {'format': _FORMAT, 'classes': list(CLASSES), 'arguments': arguments}
 
 
-def zipf_counts(total: int, num_classes: int, exponent: float,
-                minimum: int = 1) -> np.ndarray:
+def zipf_counts(
+    total: int, num_classes: int, exponent: float, minimum: int = 1
+) -> np.ndarray:
     """Split ``total`` into integer counts proportional to ``rank ** -exponent``.
 
     Every class first gets ``minimum``, where its share is smaller than that; the rest
@@ -124,8 +126,9 @@ def zipf_counts(total: int, num_classes: int, exponent: float,
         raise ValueError(
             f'{total} objects cannot give each of {num_classes} classes {minimum}: '
             'raise the number of images or instances_per_image, or lower '
-            'min_instances')
-    shares = np.arange(1, num_classes + 1, dtype=np.float64)**-exponent
+            'min_instances'
+        )
+    shares = np.arange(1, num_classes + 1, dtype=np.float64) ** -exponent
     counts = np.full(num_classes, minimum, np.int64)
     # The tail is the shortest one whose removal leaves nobody below the minimum.
     for head in range(num_classes, 0, -1):
@@ -152,8 +155,9 @@ def _deal_labels(rng: Generator, args: LongTailScenes, split: str) -> list[np.nd
     return np.split(labels, np.cumsum(sizes)[:-1])
 
 
-def _write_split(root: Path, args: LongTailScenes, split: str,
-                 on_image: Callable[[], object]) -> None:
+def _write_split(
+    root: Path, args: LongTailScenes, split: str, on_image: Callable[[], object]
+) -> None:
     folder = root / split
     folder.mkdir()
     split_index = SPLITS.index(split)
@@ -165,8 +169,13 @@ def _write_split(root: Path, args: LongTailScenes, split: str,
         # A generator of its own: an image depends on nothing that came before it.
         rng = np.random.default_rng([args.seed, split_index, index])
         scene = draw_scene(
-            rng, labels, size=args.image_size, object_size=args.object_size,
-            min_visible=args.min_visible, clutter=args.clutter)
+            rng,
+            labels,
+            size=args.image_size,
+            object_size=args.object_size,
+            min_visible=args.min_visible,
+            clutter=args.clutter,
+        )
         name = f'{index:06d}.jpg'
         bgr = np.ascontiguousarray(scene.image[..., ::-1])
         if not cv2.imwrite(str(folder / name), bgr, [cv2.IMWRITE_JPEG_QUALITY, 92]):
@@ -179,17 +188,25 @@ def _write_split(root: Path, args: LongTailScenes, split: str,
         info=dict(description=f'Long-tailed scenes, {split}, seed {args.seed}'),
         images=images,
         annotations=annotations,
-        categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)])
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)],
+    )
     (root / 'annotations' / f'{split}.json').write_text(json.dumps(document))
 
 
 def _coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
     return [
-        dict(id=first_id + i, image_id=image_id, category_id=int(label) + 1,
-             bbox=box.tolist(), area=int(area), iscrowd=0,
-             visible=round(float(visible), 4))
+        dict(
+            id=first_id + i,
+            image_id=image_id,
+            category_id=int(label) + 1,
+            bbox=box.tolist(),
+            area=int(area),
+            iscrowd=0,
+            visible=round(float(visible), 4),
+        )
         for i, (label, box, area, visible) in enumerate(
-            zip(scene.labels, scene.boxes, scene.areas, scene.visible, strict=True))
+            zip(scene.labels, scene.boxes, scene.areas, scene.visible, strict=True)
+        )
     ]
 
 
@@ -200,24 +217,33 @@ def _is_finished(root: Path, args: LongTailScenes) -> bool:
     if not (root / MANIFEST).is_file():
         raise FileExistsError(
             f'{root} exists and holds no {MANIFEST}, so it is no generated data set: '
-            'name a new or an empty folder')
+            'name a new or an empty folder'
+        )
     found = json.loads((root / MANIFEST).read_text())
     wanted = args.manifest()
     if found == wanted:
         return True
     old, new = found.get('arguments', {}), wanted['arguments']
-    changed = [f'{key}={old.get(key)} there, {key}={new.get(key)} asked'
-               for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    changed = [
+        f'{key}={old.get(key)} there, {key}={new.get(key)} asked'
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
     if not changed:
         changed = ['made by another version of the generator']
     raise ValueError(
         f'{root} holds a data set with other arguments ({"; ".join(changed)}): '
-        'delete it or name another folder')
+        'delete it or name another folder'
+    )
 
 
-def make_long_tail(root: str | os.PathLike, args: LongTailScenes | None = None, *,
-                   progress: bool = True,
-                   on_image: Callable[[], object] | None = None) -> Path:
+def make_long_tail(
+    root: str | os.PathLike,
+    args: LongTailScenes | None = None,
+    *,
+    progress: bool = True,
+    on_image: Callable[[], object] | None = None,
+) -> Path:
     """Write the data set to ``root`` unless it is there already.
 
     The layout is ``annotations/{train,val,test}.json`` (COCO detection format, boxes
@@ -250,8 +276,12 @@ def make_long_tail(root: str | os.PathLike, args: LongTailScenes | None = None, 
     if partial.exists():
         shutil.rmtree(partial)
     (partial / 'annotations').mkdir(parents=True)
-    with progress_bar(total=args.total_images, desc='Drawing scenes', unit='image',
-                      disable=not progress or on_image is not None) as bar:
+    with progress_bar(
+        total=args.total_images,
+        desc='Drawing scenes',
+        unit='image',
+        disable=not progress or on_image is not None,
+    ) as bar:
         for split in SPLITS:
             if args.num_images(split):
                 _write_split(partial, args, split, on_image or bar.update)

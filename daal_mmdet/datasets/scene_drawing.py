@@ -46,8 +46,9 @@ class Scene:
 
 
 # --------------------------------------------------------------------------- shapes
-def _arc(start: float, stop: float, radius: float = 1.0, center: float = 0.0,
-         num: int = 48) -> np.ndarray:
+def _arc(
+    start: float, stop: float, radius: float = 1.0, center: float = 0.0, num: int = 48
+) -> np.ndarray:
     angle = np.linspace(start, stop, num)
     return np.stack([center + radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
@@ -67,21 +68,46 @@ def _crescent(offset: float = 0.5, radius: float = 0.8) -> np.ndarray:
     x = (1 - radius**2 + offset**2) / (2 * offset)
     outer = np.arccos(x)
     inner = np.arctan2(np.sqrt(1 - x**2), x - offset)
-    return np.concatenate([
-        _arc(outer, 2 * np.pi - outer),
-        _arc(2 * np.pi - inner, inner, radius, offset),
-    ])
+    return np.concatenate(
+        [
+            _arc(outer, 2 * np.pi - outer),
+            _arc(2 * np.pi - inner, inner, radius, offset),
+        ]
+    )
 
 
 def _cross(half_width: float = 0.33) -> np.ndarray:
     a, b = half_width, 0.95
-    return np.array([[a, b], [a, a], [b, a], [b, -a], [a, -a], [a, -b],
-                     [-a, -b], [-a, -a], [-b, -a], [-b, a], [-a, a], [-a, b]])
+    return np.array(
+        [
+            [a, b],
+            [a, a],
+            [b, a],
+            [b, -a],
+            [a, -a],
+            [a, -b],
+            [-a, -b],
+            [-a, -a],
+            [-b, -a],
+            [-b, a],
+            [-a, a],
+            [-a, b],
+        ]
+    )
 
 
 def _arrow() -> np.ndarray:
-    return np.array([[1.0, 0.0], [0.1, 0.8], [0.1, 0.3], [-0.95, 0.3],
-                     [-0.95, -0.3], [0.1, -0.3], [0.1, -0.8]])
+    return np.array(
+        [
+            [1.0, 0.0],
+            [0.1, 0.8],
+            [0.1, 0.3],
+            [-0.95, 0.3],
+            [-0.95, -0.3],
+            [0.1, -0.3],
+            [0.1, -0.8],
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -114,9 +140,9 @@ SHAPES: dict[str, ShapeClass] = {
     'cross': ShapeClass((_cross(),), 180, _PLAIN),
     'crescent': ShapeClass((_crescent(),), 90, _PLAIN),
     'arrow': ShapeClass((_arrow(),), 315, _PLAIN),
-    'hexagon': ShapeClass((_regular(6),), 22, ('dots',)),                  # disc
-    'frame': ShapeClass((_regular(4), _regular(4, 0.55)), 202, _PLAIN),    # square
-    'spark': ShapeClass((_star(4, 0.36),), 67, ('stripes',)),              # star
+    'hexagon': ShapeClass((_regular(6),), 22, ('dots',)),  # disc
+    'frame': ShapeClass((_regular(4), _regular(4, 0.55)), 202, _PLAIN),  # square
+    'spark': ShapeClass((_star(4, 0.36),), 67, ('stripes',)),  # star
     'half_disc': ShapeClass((_arc(-np.pi / 2, np.pi / 2),), 157, ('checker',)),
 }
 
@@ -136,12 +162,11 @@ def shape_mask(contours: tuple[np.ndarray, ...], matrix: np.ndarray) -> np.ndarr
     size = (2 * int(half_w), 2 * int(half_h))
     scale = _SUPERSAMPLING
     canvas = np.zeros((size[1] * scale, size[0] * scale), np.uint8)
-    corners = [
-        np.rint((p + (half_w, half_h)) * scale).astype(np.int32) for p in points
-    ]
+    corners = [np.rint((p + (half_w, half_h)) * scale).astype(np.int32) for p in points]
     cv2.fillPoly(canvas, corners, 255)
-    return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA).astype(
-        np.float32) / 255
+    return (
+        cv2.resize(canvas, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    )
 
 
 # ------------------------------------------------------------------------- textures
@@ -173,15 +198,18 @@ def texture_field(rng: Generator, kind: str, height: int, width: int) -> np.ndar
     elif kind == 'stripes':
         field = np.sin(2 * np.pi * (u + phase) / period)
     elif kind == 'checker':
-        field = np.sign(np.sin(2 * np.pi * (u + phase) / period)
-                        * np.sin(2 * np.pi * v / period))
+        field = np.sign(
+            np.sin(2 * np.pi * (u + phase) / period) * np.sin(2 * np.pi * v / period)
+        )
     elif kind == 'noise':
         grain = int(rng.integers(2, 5))
         coarse = rng.uniform(-1, 1, (height // grain + 2, width // grain + 2))
         field = cv2.resize(coarse.astype(np.float32), (width, height))
     else:
-        radius = ((u + phase) % period - period / 2)**2 + (v % period - period / 2)**2
-        field = np.where(radius < (0.3 * period)**2, 1.0, -1.0)
+        radius = ((u + phase) % period - period / 2) ** 2 + (
+            v % period - period / 2
+        ) ** 2
+        field = np.where(radius < (0.3 * period) ** 2, 1.0, -1.0)
     return np.clip(field, -1, 1).astype(np.float32)
 
 
@@ -196,8 +224,9 @@ def _random_color(rng: Generator, hue: float | None = None) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] * 255
 
 
-def _contrasting_color(rng: Generator, hue: float,
-                       background: np.ndarray) -> np.ndarray:
+def _contrasting_color(
+    rng: Generator, hue: float, background: np.ndarray
+) -> np.ndarray:
     """The first of ten colours of a hue that stands off, or else the farthest."""
     colors = [_random_color(rng, hue) for _ in range(10)]
     distance = [float(np.linalg.norm(color - background)) for color in colors]
@@ -210,30 +239,41 @@ def _blend(canvas: np.ndarray, alpha: np.ndarray, color: np.ndarray) -> None:
     canvas += alpha[..., None] * (color - canvas)
 
 
-def _draw_background(rng: Generator, height: int, width: int,
-                     clutter: float) -> np.ndarray:
+def _draw_background(
+    rng: Generator, height: int, width: int, clutter: float
+) -> np.ndarray:
     """A soft colour landscape under low-contrast texture, blobs and strokes."""
     base = _random_color(rng)
     corners = base + rng.normal(0, 22, (4, 4, 3))
-    canvas = cv2.resize(corners.astype(np.float32), (width, height),
-                        interpolation=cv2.INTER_CUBIC)
-    canvas += rng.uniform(2, 9) * texture_field(
-        rng, str(rng.choice(TEXTURES)), height, width)[..., None]
+    canvas = cv2.resize(
+        corners.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    canvas += (
+        rng.uniform(2, 9)
+        * texture_field(rng, str(rng.choice(TEXTURES)), height, width)[..., None]
+    )
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     for _ in range(rng.poisson(3 * clutter)):
         angle, (a, b) = rng.uniform(0, np.pi), rng.uniform(0.04, 0.2, 2) * width
         dx, dy = x - rng.uniform(0, width), y - rng.uniform(0, height)
         u = dx * np.cos(angle) + dy * np.sin(angle)
         v = dy * np.cos(angle) - dx * np.sin(angle)
-        alpha = rng.uniform(0.2, 0.6) * np.exp(-(u / a)**2 - (v / b)**2)
+        alpha = rng.uniform(0.2, 0.6) * np.exp(-((u / a) ** 2) - (v / b) ** 2)
         _blend(canvas, alpha, _random_color(rng))
     for _ in range(rng.poisson(4 * clutter)):
         start, bend, stop = rng.uniform(-0.1, 1.1, (3, 2)) * (width, height)
         t = np.linspace(0, 1, 24)[:, None]
-        curve = (1 - t)**2 * start + 2 * t * (1 - t) * bend + t**2 * stop
+        curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * stop
         stroke = np.zeros((height, width), np.uint8)
-        cv2.polylines(stroke, [np.rint(curve * 16).astype(np.int32)], False, 255,
-                      thickness=int(rng.integers(1, 4)), lineType=cv2.LINE_AA, shift=4)
+        cv2.polylines(
+            stroke,
+            [np.rint(curve * 16).astype(np.int32)],
+            False,
+            255,
+            thickness=int(rng.integers(1, 4)),
+            lineType=cv2.LINE_AA,
+            shift=4,
+        )
         alpha = rng.uniform(0.25, 0.8) * (stroke.astype(np.float32) / 255)
         _blend(canvas, alpha, _random_color(rng))
     return canvas
@@ -242,18 +282,19 @@ def _draw_background(rng: Generator, height: int, width: int,
 def _light(rng: Generator, canvas: np.ndarray) -> np.ndarray:
     """Brightness, an illumination gradient, gamma and sensor noise; gives uint8."""
     height, width = canvas.shape[:2]
-    y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     angle = rng.uniform(0, 2 * np.pi)
     slope = rng.uniform(0, 0.25) * (x * np.cos(angle) + y * np.sin(angle))
     lit = canvas * (rng.uniform(0.6, 1.15) * (1 + slope))[..., None]
-    lit = 255 * np.clip(lit / 255, 0, 1)**rng.uniform(0.8, 1.25)
+    lit = 255 * np.clip(lit / 255, 0, 1) ** rng.uniform(0.8, 1.25)
     noise = rng.standard_normal(canvas.shape, dtype=np.float32)
     return np.clip(np.rint(lit + rng.uniform(1, 7) * noise), 0, 255).astype(np.uint8)
 
 
 # -------------------------------------------------------------------------- objects
-def _random_mask(rng: Generator, contours: tuple[np.ndarray, ...],
-                 side: float) -> np.ndarray:
+def _random_mask(
+    rng: Generator, contours: tuple[np.ndarray, ...], side: float
+) -> np.ndarray:
     """The shape at a random rotation and slight anisotropy, about `side` pixels."""
     angle, skew = rng.uniform(0, 2 * np.pi, 2)
     stretch = np.exp(rng.uniform(-0.15, 0.15))
@@ -263,18 +304,26 @@ def _random_mask(rng: Generator, contours: tuple[np.ndarray, ...],
     return shape_mask(contours, side / 2 * matrix)
 
 
-def _paste_slices(top: int, left: int, mask: np.ndarray, height: int,
-                  width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _paste_slices(
+    top: int, left: int, mask: np.ndarray, height: int, width: int
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Where a patch lies on the picture, and which part of the patch that is."""
     y0, x0 = max(top, 0), max(left, 0)
     y1, x1 = min(top + mask.shape[0], height), min(left + mask.shape[1], width)
-    return ((slice(y0, y1), slice(x0, x1)),
-            (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)))
+    return (
+        (slice(y0, y1), slice(x0, x1)),
+        (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)),
+    )
 
 
-def _place(rng: Generator, contours: tuple[np.ndarray, ...], side: float,
-           owner: np.ndarray, full: list[int], min_visible: float
-           ) -> tuple[np.ndarray, tuple[slice, slice], tuple[slice, slice]] | None:
+def _place(
+    rng: Generator,
+    contours: tuple[np.ndarray, ...],
+    side: float,
+    owner: np.ndarray,
+    full: list[int],
+    min_visible: float,
+) -> tuple[np.ndarray, tuple[slice, slice], tuple[slice, slice]] | None:
     """Look for a place where every object stays visible enough.
 
     Args:
@@ -312,9 +361,15 @@ def _place(rng: Generator, contours: tuple[np.ndarray, ...], side: float,
     return None
 
 
-def draw_scene(rng: Generator, labels: np.ndarray, *, size: tuple[int, int],
-               object_size: tuple[float, float], min_visible: float,
-               clutter: float) -> Scene:
+def draw_scene(
+    rng: Generator,
+    labels: np.ndarray,
+    *,
+    size: tuple[int, int],
+    object_size: tuple[float, float],
+    min_visible: float,
+    clutter: float,
+) -> Scene:
     """Draw one scene that shows an object for each label.
 
     Objects are painted one over the other in the order of ``labels``; side lengths
@@ -345,7 +400,8 @@ def draw_scene(rng: Generator, labels: np.ndarray, *, size: tuple[int, int],
             raise ValueError(
                 f'{len(labels)} objects do not fit into one picture of '
                 f'{width}x{height} pixels with min_visible={min_visible}: lower '
-                'instances_per_image or min_visible, or enlarge image_size')
+                'instances_per_image or min_visible, or enlarge image_size'
+            )
         mask, where, part = placed
         first = _contrasting_color(rng, looks.hue, canvas[where].mean(axis=(0, 1)))
         second = first * rng.uniform(0.35, 0.7)
@@ -359,8 +415,9 @@ def draw_scene(rng: Generator, labels: np.ndarray, *, size: tuple[int, int],
     return _describe(_light(rng, canvas), owner, np.asarray(labels, np.int64), full)
 
 
-def _describe(image: np.ndarray, owner: np.ndarray, labels: np.ndarray,
-              full: list[int]) -> Scene:
+def _describe(
+    image: np.ndarray, owner: np.ndarray, labels: np.ndarray, full: list[int]
+) -> Scene:
     boxes = np.zeros((len(full), 4), np.int64)
     areas = np.zeros(len(full), np.int64)
     for index in range(len(full)):

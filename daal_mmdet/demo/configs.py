@@ -74,8 +74,14 @@ def limit_validation(layout: CocoLayout, folder: Path, seed: int) -> CocoLayout:
     return replace(layout, val=describe_split(file, layout.val.image_dir, subset))
 
 
-def build_config(file: Path, layout: CocoLayout, schedule: Schedule, work_dir: Path,
-                 seed: int, groups: str) -> Config:
+def build_config(
+    file: Path,
+    layout: CocoLayout,
+    schedule: Schedule,
+    work_dir: Path,
+    seed: int,
+    groups: str,
+) -> Config:
     """Load a config and point it at a data set.
 
     Validation runs once, after the last iteration, and its detections are written to
@@ -93,22 +99,31 @@ def build_config(file: Path, layout: CocoLayout, schedule: Schedule, work_dir: P
     """
     config = Config.fromfile(file)
     classes = layout.classes
-    for loader, split in ((config.train_dataloader, layout.train),
-                          (config.val_dataloader, layout.val)):
+    for loader, split in (
+        (config.train_dataloader, layout.train),
+        (config.val_dataloader, layout.val),
+    ):
         loader.dataset.update(
-            data_root='', ann_file=str(split.ann_file),
-            data_prefix=dict(img=str(split.image_dir)), metainfo=dict(classes=classes))
+            data_root='',
+            ann_file=str(split.ann_file),
+            data_prefix=dict(img=str(split.image_dir)),
+            metainfo=dict(classes=classes),
+        )
         if schedule.size:
             for step in loader.dataset.pipeline:
                 if step.type == 'Resize':
                     step.scale = (schedule.size, schedule.size)
     config.model.bbox_head.num_classes = len(classes)
     config.val_evaluator.update(
-        ann_file=str(layout.val.ann_file), train_ann_file=str(layout.train.ann_file),
-        classwise=True, groups=groups)
+        ann_file=str(layout.val.ann_file),
+        train_ann_file=str(layout.train.ann_file),
+        classwise=True,
+        groups=groups,
+    )
     config.val_evaluator = [
         config.val_evaluator,
-        dict(type='DumpDetResults', out_file_path=str(work_dir / 'predictions.pkl'))]
+        dict(type='DumpDetResults', out_file_path=str(work_dir / 'predictions.pkl')),
+    ]
     for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         config[key] = None
     if schedule.max_iters:

@@ -45,9 +45,14 @@ class DemoFiles:
     work_dir: Path
 
 
-def run_demo(files: DemoFiles, *, data: Path | None = None,
-             schedule: Schedule | None = None, seed: int = 0,
-             fresh: bool = False) -> Path:
+def run_demo(
+    files: DemoFiles,
+    *,
+    data: Path | None = None,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+) -> Path:
     """Train the same detector with both losses, print a table and draw a figure.
 
     The two trainings differ in ``loss_cls`` alone: same initial weights, same images in
@@ -87,49 +92,76 @@ def run_demo(files: DemoFiles, *, data: Path | None = None,
         counts = layout.train.instance_counts
         table = format_table(runs, groups, counts)
         chosen = choose_examples(layout.val, groups, counts)
-        examples = load_examples(layout.val, chosen,
-                                 [job.work_dir / 'predictions.pkl' for job in jobs])
-        figure = draw_comparison(runs, layout.classes, counts, groups, examples,
-                                 _title(layout, jobs[0], seed))
+        examples = load_examples(
+            layout.val, chosen, [job.work_dir / 'predictions.pkl' for job in jobs]
+        )
+        figure = draw_comparison(
+            runs,
+            layout.classes,
+            counts,
+            groups,
+            examples,
+            _title(layout, jobs[0], seed),
+        )
         image = work_dir / 'comparison.png'
         figure.savefig(image, dpi=110)
         (work_dir / 'comparison.txt').write_text(table + '\n')
         bar.update(100 - bar.n)
-    print(f'\n{table}\n\nOne seed ({seed}), {len(layout.val.image_sizes)} validation '
-          f'images. Figure: {image}\n{time.monotonic() - begin:.0f} s in all.')
+    print(
+        f'\n{table}\n\nOne seed ({seed}), {len(layout.val.image_sizes)} validation '
+        f'images. Figure: {image}\n{time.monotonic() - begin:.0f} s in all.'
+    )
     return image
 
 
-def _prepare_data(files: DemoFiles, data: Path | None, work_dir: Path, seed: int,
-                  bar: tqdm) -> CocoLayout:
+def _prepare_data(
+    files: DemoFiles, data: Path | None, work_dir: Path, seed: int, bar: tqdm
+) -> CocoLayout:
     if data is None:
         arguments = LongTailScenes()
         bar.set_description('Drawing scenes', False)
         step = _DRAWING / arguments.total_images
-        make_long_tail(files.generated_data, arguments,
-                       on_image=lambda: bar.update(step))
+        make_long_tail(
+            files.generated_data, arguments, on_image=lambda: bar.update(step)
+        )
         layout = find_coco_layout(files.generated_data)
     else:
         bar.set_description('Reading the data set', False)
         full = find_coco_layout(data)
         layout = limit_validation(full, work_dir, seed)
         if layout is not full:
-            bar.write(f'Validating on {len(layout.val.image_sizes)} of '
-                      f'{len(full.val.image_sizes)} images.')
+            bar.write(
+                f'Validating on {len(layout.val.image_sizes)} of '
+                f'{len(full.val.image_sizes)} images.'
+            )
     bar.update(_DRAWING - bar.n)
     counts = sorted(layout.train.instance_counts)
-    bar.write(f'Data: {layout.root}, {len(layout.train.image_sizes)} training images, '
-              f'{len(layout.classes)} classes with {counts[0]} to {counts[-1]} boxes.')
+    bar.write(
+        f'Data: {layout.root}, {len(layout.train.image_sizes)} training images, '
+        f'{len(layout.classes)} classes with {counts[0]} to {counts[-1]} boxes.'
+    )
     return layout
 
 
-def _make_jobs(files: DemoFiles, layout: CocoLayout, schedule: Schedule,
-               work_dir: Path, seed: int, rule: str) -> list[Job]:
+def _make_jobs(
+    files: DemoFiles,
+    layout: CocoLayout,
+    schedule: Schedule,
+    work_dir: Path,
+    seed: int,
+    rule: str,
+) -> list[Job]:
     jobs = []
     for name, twin in _TWINS.items():
         folder = work_dir / twin
-        config = build_config(files.configs / f'retinanet_mobilenetv2_{twin}.py',
-                              layout, schedule, folder, seed, rule)
+        config = build_config(
+            files.configs / f'retinanet_mobilenetv2_{twin}.py',
+            layout,
+            schedule,
+            folder,
+            seed,
+            rule,
+        )
         inputs = (layout.train.ann_file, layout.val.ann_file)
         jobs.append(Job(name, config, folder, inputs))
     return jobs
@@ -140,15 +172,19 @@ def _train(jobs: Sequence[Job], train_script: Path, bar: tqdm) -> None:
     missing = [job for job in jobs if job.state() != 'finished']
     for job in jobs:
         if job not in missing:
-            bar.write(f'{job.name}: using the finished run in {job.work_dir} (same '
-                      'config, data and code; --fresh trains it again).')
+            bar.write(
+                f'{job.name}: using the finished run in {job.work_dir} (same '
+                'config, data and code; --fresh trains it again).'
+            )
     end = 100 - _FIGURE - _VALIDATION
     if missing:
         threads = threads_for(len(missing))
         for job in missing:
             again = 'resuming' if job.state() == 'interrupted' else 'training'
-            bar.write(f'{job.name}: {again}, {job.max_iters} iterations on {threads} '
-                      f'CPU thread(s); log: {job.console_log}')
+            bar.write(
+                f'{job.name}: {again}, {job.max_iters} iterations on {threads} '
+                f'CPU thread(s); log: {job.console_log}'
+            )
         total = sum(job.max_iters for job in missing)
 
         def follow(iterations: dict[str, int], losses: dict[str, float]) -> None:
@@ -157,7 +193,9 @@ def _train(jobs: Sequence[Job], train_script: Path, bar: tqdm) -> None:
             values = ', '.join(f'{name} {loss:.2f}' for name, loss in losses.items())
             bar.set_postfix_str(
                 f'iteration {min(iterations.values())}/{missing[0].max_iters}'
-                + (f', loss: {values}' if values else ''), False)
+                + (f', loss: {values}' if values else ''),
+                False,
+            )
             position = _DRAWING + (end - _DRAWING) * done / total
             bar.update(max(0.0, position - bar.n))
 
@@ -172,13 +210,17 @@ def _rule(data: Path | None) -> str:
 
 
 def _group_of_each_class(layout: CocoLayout, rule: str) -> list[str]:
-    images, instances = (dict(zip(layout.classes, counts, strict=True)) for counts in (
-        layout.train.image_counts, layout.train.instance_counts))
+    images, instances = (
+        dict(zip(layout.classes, counts, strict=True))
+        for counts in (layout.train.image_counts, layout.train.instance_counts)
+    )
     members = group_classes(images, instances, rule)
     group_of = {name: group for group, names in members.items() for name in names}
     return [group_of[name] for name in layout.classes]
 
 
 def _title(layout: CocoLayout, job: Job, seed: int) -> str:
-    return (f'{layout.root.name}: {len(layout.train.image_sizes)} training images, '
-            f'{len(layout.classes)} classes, {job.max_iters} iterations, seed {seed}')
+    return (
+        f'{layout.root.name}: {len(layout.train.image_sizes)} training images, '
+        f'{len(layout.classes)} classes, {job.max_iters} iterations, seed {seed}'
+    )

@@ -29,15 +29,24 @@ def load_run(name: str, work_dir: Path, classes: Sequence[str]) -> TrainedRun:
     """
     scalars = read_scalars(work_dir)
     if not scalars.train or not scalars.val:
-        raise ValueError(f'{work_dir} holds no finished run: its log lacks '
-                         f'{"the validation" if scalars.train else "losses"}')
+        raise ValueError(
+            f'{work_dir} holds no finished run: its log lacks '
+            f'{"the validation" if scalars.train else "losses"}'
+        )
     iterations = np.array([entry['step'] for entry in scalars.train])
-    losses = {key: np.array([entry[key] for entry in scalars.train])
-              for key in ('loss_cls', 'loss_bbox')}
+    losses = {
+        key: np.array([entry[key] for entry in scalars.train])
+        for key in ('loss_cls', 'loss_bbox')
+    }
     if 'coco/bbox_mAP' not in scalars.val:
         # CocoMetric logs no values at all for a model that detects nothing.
-        return TrainedRun(name, iterations, losses, np.zeros(len(classes)),
-                          dict.fromkeys((*GROUPS, 'all'), 0.0))
+        return TrainedRun(
+            name,
+            iterations,
+            losses,
+            np.zeros(len(classes)),
+            dict.fromkeys((*GROUPS, 'all'), 0.0),
+        )
     class_ap = np.array([_ap(scalars.val, f'{c}_precision') for c in classes])
     group_ap = {group: _ap(scalars.val, f'bbox_mAP_{group}') for group in GROUPS}
     group_ap['all'] = _ap(scalars.val, 'bbox_mAP')
@@ -50,17 +59,28 @@ def _ap(values: dict, key: str) -> float:
     return value if value >= 0 else math.nan
 
 
-def format_table(runs: Sequence[TrainedRun], groups: Sequence[str],
-                 train_counts: Sequence[int]) -> str:
+def format_table(
+    runs: Sequence[TrainedRun], groups: Sequence[str], train_counts: Sequence[int]
+) -> str:
     """AP of each group of classes, a column for each run.
 
     With two runs a last column holds their difference.
     """
-    rows = [['AP (IoU 0.50:0.95)', 'classes', 'training boxes each',
-             *(run.name for run in runs)] + ['difference'] * (len(runs) == 2)]
+    rows = [
+        [
+            'AP (IoU 0.50:0.95)',
+            'classes',
+            'training boxes each',
+            *(run.name for run in runs),
+        ]
+        + ['difference'] * (len(runs) == 2)
+    ]
     for group in (*GROUPS, 'all'):
-        counts = [count for count, member in zip(train_counts, groups, strict=True)
-                  if group in (member, 'all')]
+        counts = [
+            count
+            for count, member in zip(train_counts, groups, strict=True)
+            if group in (member, 'all')
+        ]
         values = [run.group_ap[group] for run in runs]
         span = f'{min(counts)} to {max(counts)}' if counts else '-'
         label = 'all classes (mAP)' if group == 'all' else f'{group} classes'
@@ -77,8 +97,12 @@ def _three_digits(value: float, signed: bool = False) -> str:
     return '-' if math.isnan(value) else f'{value:{"+" if signed else ""}.3f}'
 
 
-def choose_examples(split: CocoSplit, groups: Sequence[str],
-                    train_counts: Sequence[int], number: int = 6) -> list[int]:
+def choose_examples(
+    split: CocoSplit,
+    groups: Sequence[str],
+    train_counts: Sequence[int],
+    number: int = 6,
+) -> list[int]:
     """Image ids to show: those with most objects of few classes, rare classes first.
 
     The choice looks at the ground truth alone, never at detections. One after the
@@ -108,8 +132,9 @@ def choose_examples(split: CocoSplit, groups: Sequence[str],
     return chosen
 
 
-def load_examples(split: CocoSplit, image_ids: Sequence[int],
-                  prediction_files: Sequence[Path]) -> list[Example]:
+def load_examples(
+    split: CocoSplit, image_ids: Sequence[int], prediction_files: Sequence[Path]
+) -> list[Example]:
     """Read images, ground truth and the detections of each run."""
     document = json.loads(split.ann_file.read_text())
     labels = {c['id']: i for i, c in enumerate(document['categories'])}
@@ -117,17 +142,27 @@ def load_examples(split: CocoSplit, image_ids: Sequence[int],
     predictions = []
     for file in prediction_files:
         with open(file, 'rb') as stream:
-            predictions.append({p['img_id']: p['pred_instances']
-                                for p in pickle.load(stream)})
+            predictions.append(
+                {p['img_id']: p['pred_instances'] for p in pickle.load(stream)}
+            )
     examples = []
     for image_id in image_ids:
         truth = [a for a in document['annotations'] if a['image_id'] == image_id]
         xywh = np.array([a['bbox'] for a in truth], np.float64).reshape(-1, 4)
         xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
         found = [by_id[image_id] for by_id in predictions]
-        examples.append(Example(
-            image=mmcv.imread(split.image_dir / names[image_id], channel_order='rgb'),
-            truth=Boxes(xyxy, np.array([labels[a['category_id']] for a in truth], int)),
-            detections=tuple(Boxes(f['bboxes'].numpy(), f['labels'].numpy(),
-                                   f['scores'].numpy()) for f in found)))
+        examples.append(
+            Example(
+                image=mmcv.imread(
+                    split.image_dir / names[image_id], channel_order='rgb'
+                ),
+                truth=Boxes(
+                    xyxy, np.array([labels[a['category_id']] for a in truth], int)
+                ),
+                detections=tuple(
+                    Boxes(f['bboxes'].numpy(), f['labels'].numpy(), f['scores'].numpy())
+                    for f in found
+                ),
+            )
+        )
     return examples

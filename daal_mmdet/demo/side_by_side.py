@@ -94,7 +94,8 @@ class Job:
         if any(self.work_dir.iterdir()) and not (self.work_dir / 'job.json').is_file():
             raise FileExistsError(
                 f'{self.work_dir} holds files that are no earlier run of this '
-                'comparison: name another folder')
+                'comparison: name another folder'
+            )
         shutil.rmtree(self.work_dir)
 
     def reopen(self) -> None:
@@ -117,8 +118,10 @@ class TrainingFailed(RuntimeError):
 
 
 def train_side_by_side(
-        jobs: Sequence[Job], train_script: Path,
-        on_progress: Callable[[dict[str, int], dict[str, float]], None]) -> None:
+    jobs: Sequence[Job],
+    train_script: Path,
+    on_progress: Callable[[dict[str, int], dict[str, float]], None],
+) -> None:
     """Run ``train_script CONFIG`` for all jobs at once and wait.
 
     Small models leave cores idle when they run with several threads, so one process a
@@ -163,18 +166,29 @@ def _start(job: Job, train_script: Path, threads: int) -> subprocess.Popen:
     job.work_dir.mkdir(parents=True, exist_ok=True)
     job.config.dump(job.config_file)
     job.record(finished=False)
-    command = [sys.executable, str(train_script), str(job.config_file), '--work-dir',
-               str(job.work_dir)] + ['--resume'] * resume
+    command = [
+        sys.executable,
+        str(train_script),
+        str(job.config_file),
+        '--work-dir',
+        str(job.work_dir),
+    ] + ['--resume'] * resume
     environment = training_environment(threads) | {'PYTHONUNBUFFERED': '1'}
     with open(job.console_log, 'a' if resume else 'w') as log:
         # A session of its own, so that data loading workers can be ended with it.
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
-                                stdin=subprocess.DEVNULL, env=environment,
-                                start_new_session=True)
+        return subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
 
 
-def _report(jobs: Sequence[Job],
-            on_progress: Callable[[dict[str, int], dict[str, float]], None]) -> None:
+def _report(
+    jobs: Sequence[Job], on_progress: Callable[[dict[str, int], dict[str, float]], None]
+) -> None:
     iterations: dict[str, int] = {}
     losses: dict[str, float] = {}
     for job in jobs:
@@ -185,13 +199,15 @@ def _report(jobs: Sequence[Job],
     on_progress(iterations, losses)
 
 
-def _raise_on_failure(jobs: Sequence[Job],
-                      processes: dict[str, subprocess.Popen]) -> None:
+def _raise_on_failure(
+    jobs: Sequence[Job], processes: dict[str, subprocess.Popen]
+) -> None:
     for job in jobs:
         code = processes[job.name].poll()
         if code:
             raise TrainingFailed(
-                failure_message(f'training of {job.name}', code, job.console_log))
+                failure_message(f'training of {job.name}', code, job.console_log)
+            )
 
 
 def _stop(processes: Iterable[subprocess.Popen]) -> None:

@@ -280,9 +280,7 @@ class TaskTerm(nn.Module):
             target, function = labels, fused_focal.softmax_focal_sum
             if labels is None:
                 target, function = targets.soft, fused_focal.softmax_focal_soft_sum
-            return function(
-                pred, target, self.gamma, alpha, weight, class_weight, take
-            )
+            return function(pred, target, self.gamma, alpha, weight, class_weight, take)
         if labels is None:
             return fused_focal.sigmoid_focal_soft_sum(
                 pred, targets.soft, self.gamma, alpha, weight, class_weight, take

@@ -76,10 +76,15 @@ class TrainedRun:
     group_ap: dict[str, float]
 
 
-def draw_comparison(runs: Sequence[TrainedRun], classes: Sequence[str],
-                    train_counts: Sequence[int], groups: Sequence[str],
-                    examples: Sequence[Example], title: str,
-                    min_score: float = 0.3) -> Figure:
+def draw_comparison(
+    runs: Sequence[TrainedRun],
+    classes: Sequence[str],
+    train_counts: Sequence[int],
+    groups: Sequence[str],
+    examples: Sequence[Example],
+    title: str,
+    min_score: float = 0.3,
+) -> Figure:
     """Draw loss curves, AP per class and example detections of several runs.
 
     Args:
@@ -100,15 +105,20 @@ def draw_comparison(runs: Sequence[TrainedRun], classes: Sequence[str],
     """
     if not runs:
         raise ValueError('runs is empty: nothing to compare')
-    lengths = {'classes': len(classes), 'train_counts': len(train_counts),
-               'groups': len(groups)}
+    lengths = {
+        'classes': len(classes),
+        'train_counts': len(train_counts),
+        'groups': len(groups),
+    }
     lengths |= {f'class_ap of {run.name}': len(run.class_ap) for run in runs}
     if len(set(lengths.values())) != 1:
         raise ValueError(f'one entry for each class is needed, got {lengths}')
     for example in examples:
         if len(example.detections) != len(runs):
-            raise ValueError(f'an example has detections of {len(example.detections)} '
-                             f'runs, expected {len(runs)}')
+            raise ValueError(
+                f'an example has detections of {len(example.detections)} '
+                f'runs, expected {len(runs)}'
+            )
     lower = _height_of_examples(examples, len(runs) + 1) if examples else 0.0
     figure = Figure(figsize=(_WIDTH, 5 + lower), layout='constrained')
     FigureCanvasAgg(figure)
@@ -140,24 +150,44 @@ def _draw_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
                 continue
             values = np.asarray(run.losses[name], np.float64)
             axes.plot(run.iterations, values, color=color, alpha=0.2, linewidth=1)
-            axes.plot(run.iterations, running_mean(values), style, color=color,
-                      linewidth=2, label=f'{run.name}: {name}')
-    axes.set(title='Training losses', xlabel='iteration', ylabel='loss (log scale)',
-             yscale='log')
+            axes.plot(
+                run.iterations,
+                running_mean(values),
+                style,
+                color=color,
+                linewidth=2,
+                label=f'{run.name}: {name}',
+            )
+    axes.set(
+        title='Training losses',
+        xlabel='iteration',
+        ylabel='loss (log scale)',
+        yscale='log',
+    )
     axes.grid(alpha=0.3, which='both')
     axes.legend(fontsize=9)
 
 
-def _draw_class_ap(axes: Axes, figure: Figure, runs: Sequence[TrainedRun],
-                   classes: Sequence[str], train_counts: Sequence[int],
-                   groups: Sequence[str]) -> None:
+def _draw_class_ap(
+    axes: Axes,
+    figure: Figure,
+    runs: Sequence[TrainedRun],
+    classes: Sequence[str],
+    train_counts: Sequence[int],
+    groups: Sequence[str],
+) -> None:
     order = np.argsort(-np.asarray(train_counts), kind='stable')
     width = 0.8 / len(runs)
     positions = np.arange(len(order))
     for index, (run, color) in enumerate(zip(runs, _RUN_COLORS, strict=False)):
         offset = (index - (len(runs) - 1) / 2) * width
-        axes.bar(positions + offset, np.nan_to_num(run.class_ap[order]), width,
-                 color=color, label=run.name)
+        axes.bar(
+            positions + offset,
+            np.nan_to_num(run.class_ap[order]),
+            width,
+            color=color,
+            label=run.name,
+        )
     tallest = max(float(np.nan_to_num(run.class_ap).max()) for run in runs)
     top = max(tallest, 0.05) * 1.3
     for group, shade in _GROUP_SHADES.items():
@@ -166,22 +196,39 @@ def _draw_class_ap(axes: Axes, figure: Figure, runs: Sequence[TrainedRun],
             continue
         axes.axvspan(inside.min() - 0.5, inside.max() + 0.5, color=shade, zorder=0)
         lines = [f'{group} classes'] + [
-            f'{run.name} {run.group_ap[group]:.3f}' for run in runs
+            f'{run.name} {run.group_ap[group]:.3f}'
+            for run in runs
             if group in run.group_ap
         ]
-        axes.text(inside.mean(), top * 0.98, '\n'.join(lines), ha='center', va='top',
-                  fontsize=10)
-    axes.set(title='AP of each class, by number of training boxes', ylabel='AP',
-             xlabel='class and its number of training boxes', ylim=(0, top))
+        axes.text(
+            inside.mean(),
+            top * 0.98,
+            '\n'.join(lines),
+            ha='center',
+            va='top',
+            fontsize=10,
+        )
+    axes.set(
+        title='AP of each class, by number of training boxes',
+        ylabel='AP',
+        xlabel='class and its number of training boxes',
+        ylim=(0, top),
+    )
     axes.grid(alpha=0.3, axis='y')
     axes.legend(loc='center right', fontsize=10)
-    set_class_ticks(axes, figure, [classes[i] for i in order],
-                    [train_counts[i] for i in order])
+    set_class_ticks(
+        axes, figure, [classes[i] for i in order], [train_counts[i] for i in order]
+    )
 
 
-def _draw_examples(figure: SubFigure, runs: Sequence[TrainedRun],
-                   classes: Sequence[str], groups: Sequence[str],
-                   examples: Sequence[Example], min_score: float) -> None:
+def _draw_examples(
+    figure: SubFigure,
+    runs: Sequence[TrainedRun],
+    classes: Sequence[str],
+    groups: Sequence[str],
+    examples: Sequence[Example],
+    min_score: float,
+) -> None:
     titles = ['ground truth', *(run.name for run in runs)]
     grid = figure.subplots(len(titles), len(examples), squeeze=False)
     for column, example in enumerate(examples):
@@ -192,47 +239,79 @@ def _draw_examples(figure: SubFigure, runs: Sequence[TrainedRun],
             _draw_boxes(axes, boxes, example, classes, groups, min_score)
     for row, name in enumerate(titles):
         grid[row, 0].set_ylabel(name, fontsize=12, fontweight='bold')
-    figure.suptitle(f'Best detection of each place, with a score above {min_score:g}, '
-                    'on validation images that hold objects of the few classes',
-                    fontsize=12)
-    figure.legend(handles=[
-        Patch(facecolor=_FEW_COLOR, edgecolor='black', label='few class'),
-        Patch(facecolor=_OTHER_COLOR, edgecolor='black', label='other class'),
-        Line2D([], [], color='black', label='right class and place'),
-        Line2D([], [], color='black', linestyle=':', label='wrong'),
-    ], loc='outside lower center', ncols=4, frameon=False)
+    figure.suptitle(
+        f'Best detection of each place, with a score above {min_score:g}, '
+        'on validation images that hold objects of the few classes',
+        fontsize=12,
+    )
+    figure.legend(
+        handles=[
+            Patch(facecolor=_FEW_COLOR, edgecolor='black', label='few class'),
+            Patch(facecolor=_OTHER_COLOR, edgecolor='black', label='other class'),
+            Line2D([], [], color='black', label='right class and place'),
+            Line2D([], [], color='black', linestyle=':', label='wrong'),
+        ],
+        loc='outside lower center',
+        ncols=4,
+        frameon=False,
+    )
 
 
-def _draw_boxes(axes: Axes, boxes: Boxes, example: Example, classes: Sequence[str],
-                groups: Sequence[str], min_score: float) -> None:
+def _draw_boxes(
+    axes: Axes,
+    boxes: Boxes,
+    example: Example,
+    classes: Sequence[str],
+    groups: Sequence[str],
+    min_score: float,
+) -> None:
     scores = boxes.scores
     height, width = example.image.shape[:2]
     if scores is None:
         shown = range(len(boxes.labels))
     else:
         # Several classes on one object would cover each other.
-        _, shown = nms(boxes.xyxy.astype(np.float32), scores.astype(np.float32),
-                       _MATCH_IOU, score_threshold=min_score, max_num=_MAX_BOXES)
+        _, shown = nms(
+            boxes.xyxy.astype(np.float32),
+            scores.astype(np.float32),
+            _MATCH_IOU,
+            score_threshold=min_score,
+            max_num=_MAX_BOXES,
+        )
     for index in shown:
         x0, y0, x1, y1 = boxes.xyxy[index]
         label = int(boxes.labels[index])
-        right = scores is None or _is_right(boxes.xyxy[index], label,
-                                             example.truth)
+        right = scores is None or _is_right(boxes.xyxy[index], label, example.truth)
         color = _FEW_COLOR if groups[label] == 'few' else _OTHER_COLOR
         # A dark line below keeps light boxes visible on light images.
         for edge, line in (('black', 3.2), (color, 1.8)):
-            axes.add_patch(Rectangle(
-                (x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge,
-                linewidth=line, linestyle='-' if right else ':'))
+            axes.add_patch(
+                Rectangle(
+                    (x0, y0),
+                    x1 - x0,
+                    y1 - y0,
+                    fill=False,
+                    edgecolor=edge,
+                    linewidth=line,
+                    linestyle='-' if right else ':',
+                )
+            )
         text = short_name(classes[label])
         text += '' if scores is None else f' {scores[index]:.2f}'
         # Above the box and rightwards, unless the picture ends there.
         inside = y0 < 0.07 * height
         left = x0 < 0.75 * width
-        axes.text(max(x0, 0) if left else min(x1, width), max(y0, 0), text,
-                  fontsize=7.5, color='black', va='top' if inside else 'bottom',
-                  ha='left' if left else 'right', clip_on=True,
-                  bbox=dict(facecolor=color, edgecolor='none', pad=0.8, alpha=0.85))
+        axes.text(
+            max(x0, 0) if left else min(x1, width),
+            max(y0, 0),
+            text,
+            fontsize=7.5,
+            color='black',
+            va='top' if inside else 'bottom',
+            ha='left' if left else 'right',
+            clip_on=True,
+            bbox=dict(facecolor=color, edgecolor='none', pad=0.8, alpha=0.85),
+        )
 
 
 def _is_right(box: np.ndarray, label: int, truth: Boxes) -> bool:

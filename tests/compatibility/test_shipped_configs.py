@@ -90,9 +90,7 @@ def test_a_family_that_can_not_be_read_has_an_entry_with_the_reason():
         import mmpretrain  # noqa: F401
     except ImportError:
         (config,) = choose_configs(['timm_example'])
-        assert config.problem == (
-            "ModuleNotFoundError: No module named 'mmpretrain'"
-        )
+        assert config.problem == ("ModuleNotFoundError: No module named 'mmpretrain'")
         assert config.model == {}
     else:
         pytest.skip('mmpretrain is installed')

@@ -405,9 +405,7 @@ def test_tools_train_tabulate_and_draw(tmp_path, capsys):
         plot_schemes.main([str(tmp_path / 'out'), *arguments])
 
 
-def test_missing_data_end_the_tool_before_the_trainings(
-    tmp_path, trained, monkeypatch
-):
+def test_missing_data_end_the_tool_before_the_trainings(tmp_path, trained, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = ['--out', str(tmp_path / 'out')]
     for name, folder in (

@@ -17,19 +17,24 @@ from daal_mmdet.datasets import (
 )
 from daal_mmdet.datasets.scene_drawing import SHAPES, draw_scene, shape_mask
 
-SMALL = LongTailScenes(num_train=24, num_val=16, num_test=4, image_size=(96, 80),
-                       min_instances=1)
+SMALL = LongTailScenes(
+    num_train=24, num_val=16, num_test=4, image_size=(96, 80), min_instances=1
+)
 
 
 def _files(root):
-    return {str(p.relative_to(root)): p.read_bytes()
-            for p in sorted(root.rglob('*')) if p.is_file()}
+    return {
+        str(p.relative_to(root)): p.read_bytes()
+        for p in sorted(root.rglob('*'))
+        if p.is_file()
+    }
 
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
-    return make_long_tail(tmp_path_factory.mktemp('data') / 'scenes', SMALL,
-                          progress=False)
+    return make_long_tail(
+        tmp_path_factory.mktemp('data') / 'scenes', SMALL, progress=False
+    )
 
 
 def test_same_arguments_give_the_same_bytes(small, tmp_path):
@@ -38,16 +43,20 @@ def test_same_arguments_give_the_same_bytes(small, tmp_path):
 
 
 def test_another_seed_gives_other_images_and_boxes(small, tmp_path):
-    other = _files(make_long_tail(tmp_path / 'other',
-                                  dataclasses.replace(SMALL, seed=1), progress=False))
+    other = _files(
+        make_long_tail(
+            tmp_path / 'other', dataclasses.replace(SMALL, seed=1), progress=False
+        )
+    )
     same = [name for name, content in _files(small).items() if other[name] == content]
     assert same == []
 
 
 def test_images_do_not_depend_on_how_many_there_are(small, tmp_path):
     # Only the class labels are dealt out over the whole split.
-    more = make_long_tail(tmp_path / 'more', dataclasses.replace(SMALL, num_test=0),
-                          progress=False)
+    more = make_long_tail(
+        tmp_path / 'more', dataclasses.replace(SMALL, num_test=0), progress=False
+    )
     for name, content in _files(more).items():
         if name.startswith(('train/', 'val/', 'annotations/')):
             assert content == _files(small)[name]
@@ -61,7 +70,8 @@ def test_second_call_writes_nothing(small):
 
 
 def test_an_interrupted_call_leaves_no_root_and_is_made_good(
-        small, tmp_path, monkeypatch):
+    small, tmp_path, monkeypatch
+):
     drawn = []
 
     def draw_three(rng, labels, **kwargs):
@@ -84,9 +94,12 @@ def test_an_interrupted_call_leaves_no_root_and_is_made_good(
 
 def test_other_arguments_in_the_same_folder_are_an_error(small):
     changed = dataclasses.replace(SMALL, clutter=0.5, num_val=20)
-    with pytest.raises(ValueError, match=r'other arguments \(clutter=1.0 there, '
-                                         r'clutter=0.5 asked; num_val=16 there, '
-                                         r'num_val=20 asked\)'):
+    with pytest.raises(
+        ValueError,
+        match=r'other arguments \(clutter=1.0 there, '
+        r'clutter=0.5 asked; num_val=16 there, '
+        r'num_val=20 asked\)',
+    ):
         make_long_tail(small, changed, progress=False)
 
 
@@ -97,15 +110,26 @@ def test_foreign_files_are_not_touched(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['notes.txt']
 
 
-@pytest.mark.parametrize(('key', 'value', 'message'), [
-    ('num_train', 0, 'num_train must be at least 1, got 0'),
-    ('instances_per_image', 0.5, 'instances_per_image must be at least 1, got 0.5'),
-    ('exponent', -1.0, 'exponent must be at least 0, got -1.0'),
-    ('image_size', (16, 64), r'image_size must be at least 32 x 32, got \(16, 64\)'),
-    ('object_size', (0.5, 0.2), r'object_size must be 0 < smallest <= largest <= 1'),
-    ('min_visible', 0.0, r'min_visible must be in \(0, 1\], got 0.0'),
-    ('seed', -1, 'seed must be at least 0, got -1'),
-])
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('num_train', 0, 'num_train must be at least 1, got 0'),
+        ('instances_per_image', 0.5, 'instances_per_image must be at least 1, got 0.5'),
+        ('exponent', -1.0, 'exponent must be at least 0, got -1.0'),
+        (
+            'image_size',
+            (16, 64),
+            r'image_size must be at least 32 x 32, got \(16, 64\)',
+        ),
+        (
+            'object_size',
+            (0.5, 0.2),
+            r'object_size must be 0 < smallest <= largest <= 1',
+        ),
+        ('min_visible', 0.0, r'min_visible must be in \(0, 1\], got 0.0'),
+        ('seed', -1, 'seed must be at least 0, got -1'),
+    ],
+)
 def test_bad_arguments_name_the_key(key, value, message):
     with pytest.raises(ValueError, match=message):
         LongTailScenes(**{key: value})
@@ -119,8 +143,14 @@ def test_too_few_objects_for_the_minimum(tmp_path):
 
 def test_too_full_a_picture_says_what_to_change():
     with pytest.raises(ValueError, match='60 objects do not fit .* 64x64'):
-        draw_scene(np.random.default_rng(0), np.zeros(60, int), size=(64, 64),
-                   object_size=(0.4, 0.5), min_visible=0.9, clutter=0.0)
+        draw_scene(
+            np.random.default_rng(0),
+            np.zeros(60, int),
+            size=(64, 64),
+            object_size=(0.4, 0.5),
+            min_visible=0.9,
+            clutter=0.0,
+        )
 
 
 # ------------------------------------------------------------------- class counts
@@ -130,17 +160,24 @@ def test_default_training_counts_follow_zipf_and_validation_is_flat():
         rng = np.random.default_rng(0)
         labels = np.concatenate(long_tail_scenes._deal_labels(rng, args, split))
         counts = np.bincount(labels, minlength=12)
-        expected = np.arange(1, 13.0)**-exponent
+        expected = np.arange(1, 13.0) ** -exponent
         expected *= len(labels) / expected.sum()
         np.testing.assert_allclose(counts, expected, atol=1)
-    train = np.bincount(np.concatenate(long_tail_scenes._deal_labels(
-        np.random.default_rng(0), args, 'train')))
+    train = np.bincount(
+        np.concatenate(
+            long_tail_scenes._deal_labels(np.random.default_rng(0), args, 'train')
+        )
+    )
     assert train[0] > 40 * train[-1]
     assert counts.min() >= 30
 
 
-@given(total=st.integers(1, 5000), num_classes=st.integers(1, 40),
-       exponent=st.floats(0, 4), minimum=st.integers(1, 5))
+@given(
+    total=st.integers(1, 5000),
+    num_classes=st.integers(1, 40),
+    exponent=st.floats(0, 4),
+    minimum=st.integers(1, 5),
+)
 def test_zipf_counts_add_up_and_never_rise(total, num_classes, exponent, minimum):
     if total < minimum * num_classes:
         with pytest.raises(ValueError, match=f'{total} objects cannot give each'):
@@ -153,8 +190,8 @@ def test_zipf_counts_add_up_and_never_rise(total, num_classes, exponent, minimum
     # Above the minimum, ratios are Zipf's up to rounding.
     ranks = np.arange(1, num_classes + 1.0)
     head = counts > minimum + 1
-    scaled = counts[head] * ranks[head]**exponent
-    slack = 1.0 * ranks[head]**exponent
+    scaled = counts[head] * ranks[head] ** exponent
+    slack = 1.0 * ranks[head] ** exponent
     if head.any():
         assert np.all(scaled - slack <= (scaled + slack).min() + 1e-6)
 
@@ -185,8 +222,10 @@ def test_boxes_are_tight_on_the_pixels_that_an_object_changed():
         for count in (3, 4):
             rng = np.random.default_rng(seed)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr('daal_mmdet.datasets.scene_drawing._light',
-                              lambda rng, canvas: np.rint(canvas).astype(int))
+                patch.setattr(
+                    'daal_mmdet.datasets.scene_drawing._light',
+                    lambda rng, canvas: np.rint(canvas).astype(int),
+                )
                 scenes.append(draw_scene(rng, labels[:count], **options))
         changed = np.abs(scenes[0].image - scenes[1].image).max(axis=2) > 0
         rows, cols = np.nonzero(changed)
@@ -199,8 +238,14 @@ def test_boxes_are_tight_on_the_pixels_that_an_object_changed():
 
 
 def test_a_scene_without_objects_has_empty_arrays():
-    scene = draw_scene(np.random.default_rng(0), np.zeros(0, int), size=(64, 48),
-                       object_size=(0.2, 0.4), min_visible=0.5, clutter=1.0)
+    scene = draw_scene(
+        np.random.default_rng(0),
+        np.zeros(0, int),
+        size=(64, 48),
+        object_size=(0.2, 0.4),
+        min_visible=0.5,
+        clutter=1.0,
+    )
     assert scene.image.shape == (48, 64, 3)
     assert scene.boxes.shape == (0, 4)
     assert scene.labels.shape == scene.areas.shape == scene.visible.shape == (0,)
@@ -231,9 +276,13 @@ def test_annotations_describe_what_is_on_disk(small, split):
 def test_mmdet_reads_it(small):
     from mmdet.datasets import CocoDataset
 
-    dataset = CocoDataset(ann_file='annotations/train.json', data_root=str(small),
-                          data_prefix=dict(img='train/'), pipeline=[],
-                          metainfo=dict(classes=CLASSES))
+    dataset = CocoDataset(
+        ann_file='annotations/train.json',
+        data_root=str(small),
+        data_prefix=dict(img='train/'),
+        pipeline=[],
+        metainfo=dict(classes=CLASSES),
+    )
     truth = json.loads((small / 'annotations' / 'train.json').read_text())
     counts = np.zeros(12, int)
     for index in range(len(dataset)):

@@ -13,18 +13,25 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    args = LongTailScenes(num_train=16, num_val=8, num_test=0, image_size=(96, 64),
-                          min_instances=1)
-    return make_long_tail(tmp_path_factory.mktemp('data') / 'scenes', args,
-                          progress=False)
+    args = LongTailScenes(
+        num_train=16, num_val=8, num_test=0, image_size=(96, 64), min_instances=1
+    )
+    return make_long_tail(
+        tmp_path_factory.mktemp('data') / 'scenes', args, progress=False
+    )
 
 
 def test_both_losses_are_trained_compared_and_used_again(
-        data, tmp_path, monkeypatch, capfd):
+    data, tmp_path, monkeypatch, capfd
+):
     # The training processes must find the package where the tests find it.
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
-    files = DemoFiles(ROOT / 'configs' / 'long_tail', ROOT / 'tools' / 'train.py',
-                      tmp_path / 'unused', tmp_path / 'demo')
+    files = DemoFiles(
+        ROOT / 'configs' / 'long_tail',
+        ROOT / 'tools' / 'train.py',
+        tmp_path / 'unused',
+        tmp_path / 'demo',
+    )
     figure = run_demo(files, data=data, schedule=Schedule(10, 64))
     first = capfd.readouterr()
     assert figure == tmp_path / 'demo' / 'comparison.png'
@@ -33,12 +40,18 @@ def test_both_losses_are_trained_compared_and_used_again(
     table = (tmp_path / 'demo' / 'comparison.txt').read_text()
     assert table in first.out
     assert [line.split('|')[1].strip() for line in table.splitlines()[3:-1]] == [
-        'few classes', 'medium classes', 'many classes', 'all classes (mAP)']
+        'few classes',
+        'medium classes',
+        'many classes',
+        'all classes (mAP)',
+    ]
     assert 'FocalLoss: training, 10 iterations' in first.out
     assert 'DAALLoss: training, 10 iterations' in first.out
     assert '100%' in first.err
-    logs = [(tmp_path / 'demo' / name / 'console.log').read_text()
-            for name in ('focal', 'daal')]
+    logs = [
+        (tmp_path / 'demo' / name / 'console.log').read_text()
+        for name in ('focal', 'daal')
+    ]
     assert "type='FocalLoss'" in logs[0]
     assert "type='DAALLoss'" in logs[1]
     assert not (tmp_path / 'unused').exists()
@@ -68,8 +81,20 @@ def test_the_command_reports_bad_options_in_one_line(capsys):
 
 
 def test_the_generator_command(tmp_path, capsys):
-    command = [str(tmp_path / 'scenes'), '--num-train', '6', '--num-val', '6',
-               '--num-test', '0', '--image-size', '96', '64', '--min-instances', '1']
+    command = [
+        str(tmp_path / 'scenes'),
+        '--num-train',
+        '6',
+        '--num-val',
+        '6',
+        '--num-test',
+        '0',
+        '--image-size',
+        '96',
+        '64',
+        '--min-instances',
+        '1',
+    ]
     assert make_long_tail_tool.main(command) == 0
     assert len(list((tmp_path / 'scenes').rglob('*.jpg'))) == 12
     with Image.open(tmp_path / 'scenes' / 'val' / '000000.jpg') as image:

@@ -104,9 +104,13 @@ def test_foreign_folders_are_not_deleted(tmp_path, script):
 def test_a_failure_shows_the_log_and_ends_the_others(tmp_path, script):
     jobs = [_job(tmp_path / 'sleeper', 'sleep'), _job(tmp_path / 'bad', 'crash')]
     start = time.monotonic()
-    with pytest.raises(TrainingFailed, match=(
+    with pytest.raises(
+        TrainingFailed,
+        match=(
             r'training of bad ended with exit code 1; the end of .*console\.log:'
-            r'[\s\S]*RuntimeError: no luck today')):
+            r'[\s\S]*RuntimeError: no luck today'
+        ),
+    ):
         train_side_by_side(jobs, script, _nothing)
     assert time.monotonic() - start < 60
     assert not _is_running(tmp_path / 'sleeper')
@@ -132,7 +136,8 @@ def test_an_interrupted_run_is_resumed(tmp_path, script):
 
 
 def test_a_run_that_ended_before_its_validation_goes_back_a_checkpoint(
-        tmp_path, script):
+    tmp_path, script
+):
     job = _job(tmp_path / 'a')
     job.work_dir.mkdir()
     job.record(finished=False)
@@ -152,16 +157,24 @@ def test_a_run_that_ended_before_its_validation_goes_back_a_checkpoint(
 
 def test_scalars_of_several_starts_are_merged(tmp_path):
     for name, lines in {
-            '20260101_000000': [dict(loss=3.0, step=10), dict(loss=2.0, step=20)],
-            '20260101_000500': [dict(loss=2.5, step=20), dict(loss=1.0, step=30),
-                                {'coco/bbox_mAP': 0.4, 'step': 30}]}.items():
+        '20260101_000000': [dict(loss=3.0, step=10), dict(loss=2.0, step=20)],
+        '20260101_000500': [
+            dict(loss=2.5, step=20),
+            dict(loss=1.0, step=30),
+            {'coco/bbox_mAP': 0.4, 'step': 30},
+        ],
+    }.items():
         folder = tmp_path / name / 'vis_data'
         folder.mkdir(parents=True)
         (folder / 'scalars.json').write_text(
-            ''.join(json.dumps(line) + '\n' for line in lines) + '{"loss": 0.')
+            ''.join(json.dumps(line) + '\n' for line in lines) + '{"loss": 0.'
+        )
     scalars = read_scalars(tmp_path)
     assert [(e['step'], e['loss']) for e in scalars.train] == [
-        (10, 3.0), (20, 2.5), (30, 1.0)]
+        (10, 3.0),
+        (20, 2.5),
+        (30, 1.0),
+    ]
     assert scalars.val == {'coco/bbox_mAP': 0.4, 'step': 30}
 
 

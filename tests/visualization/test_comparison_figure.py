@@ -14,9 +14,12 @@ GROUPS = ('medium', 'many', 'few', 'medium')
 def _run(name, level):
     steps = np.arange(10, 210, 10)
     return TrainedRun(
-        name, steps, dict(loss_cls=level / steps, loss_bbox=0.5 * level / steps),
+        name,
+        steps,
+        dict(loss_cls=level / steps, loss_bbox=0.5 * level / steps),
         class_ap=np.array([0.1, 0.6, math.nan, 0.3]) * level,
-        group_ap=dict(few=math.nan, medium=0.2 * level, many=0.6 * level))
+        group_ap=dict(few=math.nan, medium=0.2 * level, many=0.6 * level),
+    )
 
 
 @pytest.fixture
@@ -30,8 +33,9 @@ def example():
     truth = Boxes(np.array([[2, 2, 30, 30], [20, 10, 40, 36]], float), np.array([2, 1]))
     right = Boxes(truth.xyxy + 1, truth.labels, np.array([0.9, 0.31]))
     wrong = Boxes(truth.xyxy, np.array([1, 2]), np.array([0.8, 0.29]))
-    return Example(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8), truth,
-                   (right, wrong))
+    return Example(
+        rng.integers(0, 255, (40, 48, 3), dtype=np.uint8), truth, (right, wrong)
+    )
 
 
 def _axes(figure):
@@ -46,7 +50,9 @@ def test_a_png_with_all_panels(runs, example, tmp_path):
     assert pixels.std() > 10
     assert figure.get_suptitle() == 'A title'
     assert set(_axes(figure)) == {
-        'Training losses', 'AP of each class, by number of training boxes'}
+        'Training losses',
+        'AP of each class, by number of training boxes',
+    }
     assert len(figure.axes) == 2 + 3 * 2
     rows = [axes.get_ylabel() for axes in figure.axes[2::2]]
     assert rows == ['ground truth', 'FocalLoss', 'DAALLoss']
@@ -67,7 +73,8 @@ def test_bars_are_sorted_by_training_count_and_hold_the_ap(runs):
 
 def test_curves_hold_the_logged_losses(runs):
     axes = _axes(draw_comparison(runs, CLASSES, COUNTS, GROUPS, [], 'x'))[
-        'Training losses']
+        'Training losses'
+    ]
     raw = [line for line in axes.lines if line.get_alpha() == 0.2]
     assert len(raw) == 4
     np.testing.assert_array_equal(raw[0].get_ydata(), runs[0].losses['loss_cls'])
@@ -89,8 +96,11 @@ def test_examples_mark_wrong_detections_and_leave_out_weak_ones(runs, example):
 
 def test_of_the_detections_on_one_object_the_best_is_drawn(runs, example):
     place = example.truth.xyxy[:1]
-    boxes = Boxes(np.concatenate([place, place + 2, example.truth.xyxy[1:]]),
-                  np.array([1, 2, 1]), np.array([0.4, 0.6, 0.5]))
+    boxes = Boxes(
+        np.concatenate([place, place + 2, example.truth.xyxy[1:]]),
+        np.array([1, 2, 1]),
+        np.array([0.4, 0.6, 0.5]),
+    )
     example = Example(example.image, example.truth, (boxes, boxes))
     figure = draw_comparison(runs, CLASSES, COUNTS, GROUPS, [example], 'x')
     texts = [text.get_text() for text in figure.axes[3].texts]
@@ -100,11 +110,22 @@ def test_of_the_detections_on_one_object_the_best_is_drawn(runs, example):
 def test_no_boxes_and_many_classes_can_be_drawn(tmp_path):
     number = 90
     empty = Boxes(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
-    run = TrainedRun('only', np.array([10]), dict(loss_cls=np.array([1.0])),
-                     np.full(number, math.nan), {})
+    run = TrainedRun(
+        'only',
+        np.array([10]),
+        dict(loss_cls=np.array([1.0])),
+        np.full(number, math.nan),
+        {},
+    )
     example = Example(np.zeros((20, 30, 3), np.uint8), empty, (empty,))
-    figure = draw_comparison([run], [f'class {i}' for i in range(number)],
-                             [0] * number, ['few'] * number, [example], 'x')
+    figure = draw_comparison(
+        [run],
+        [f'class {i}' for i in range(number)],
+        [0] * number,
+        ['few'] * number,
+        [example],
+        'x',
+    )
     figure.savefig(tmp_path / 'figure.png', dpi=40)
     assert (tmp_path / 'figure.png').stat().st_size > 2000
 
