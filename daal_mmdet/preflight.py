@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from daal_mmdet.checkpoints import why_damaged
 from daal_mmdet.data_check import local_dataset
+from daal_mmdet.placed_dicts import placed_dicts
 
 __all__ = [
     'require_checkpoint',
@@ -78,9 +79,11 @@ def require_weights(config: Config) -> None:
     """
     if config.get('load_from'):
         require_file('load_from', config['load_from'])
-    for key, path in _pretrained('model', config.get('model')):
-        given = os.environ.get('BACKBONE_CHECKPOINT') == path
-        require_file('BACKBONE_CHECKPOINT' if given else key, path)
+    for key, start in placed_dicts(config.get('model'), 'model'):
+        path = start.get('checkpoint')
+        if start['type'] == 'Pretrained' and path:
+            given = os.environ.get('BACKBONE_CHECKPOINT') == path
+            require_file('BACKBONE_CHECKPOINT' if given else f'{key}.checkpoint', path)
 
 
 def require_output_folder(name: str, folder: str | os.PathLike) -> None:
@@ -119,18 +122,6 @@ def require_picture(name: str, path: str | os.PathLike) -> None:
             f'{name}: expected a file that ends in one of {known}, got {str(path)!r}'
         )
     require_output_folder(name, Path(path).parent)
-
-
-def _pretrained(key: str, part: object) -> Iterator[tuple[str, str]]:
-    """Checkpoints that a model and its parts begin with, and their keys."""
-    if isinstance(part, list):
-        for i, item in enumerate(part):
-            yield from _pretrained(f'{key}[{i}]', item)
-    elif isinstance(part, dict):
-        if part.get('type') == 'Pretrained' and part.get('checkpoint'):
-            yield f'{key}.checkpoint', part['checkpoint']
-        for name, item in part.items():
-            yield from _pretrained(f'{key}.{name}', item)
 
 
 def _data_of(config: Config, part: str) -> Iterator[tuple[str, str]]:

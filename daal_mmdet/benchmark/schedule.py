@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from mmengine.config import Config
 
+from daal_mmdet.placed_dicts import placed_dicts
 from daal_mmdet.validation import check_number
 
 __all__ = ['schedule_length', 'set_schedule_length']
@@ -49,7 +48,10 @@ def set_schedule_length(config: Config, length: int) -> None:
     config.train_cfg[key] = length
     schedulers = [
         (where, scheduler)
-        for where, scheduler in _schedulers(config.get('param_scheduler'))
+        # One, a list, or either by optimizer.
+        for where, scheduler in placed_dicts(
+            config.get('param_scheduler'), 'param_scheduler'
+        )
         if scheduler.get('by_epoch', True) == (key == 'max_epochs')
     ]
     warm_ups = [
@@ -76,17 +78,3 @@ def set_schedule_length(config: Config, length: int) -> None:
                     f'{key}={old}; leave schedule out, and set train_cfg.{key} and '
                     'param_scheduler in overrides'
                 )
-
-
-def _schedulers(
-    value: object, where: str = 'param_scheduler'
-) -> Iterator[tuple[str, dict]]:
-    """Each with its place; MMEngine takes one, a list, or either by optimizer."""
-    if isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _schedulers(item, f'{where}[{index}]')
-    elif isinstance(value, dict) and 'type' in value:
-        yield where, value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _schedulers(item, f'{where}.{name}')

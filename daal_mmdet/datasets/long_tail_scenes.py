@@ -92,9 +92,8 @@ class LongTailScenes:
 
     def num_images(self, split: str) -> int:
         """Number of images of a split."""
-        return {'train': self.num_train, 'val': self.num_val, 'test': self.num_test}[
-            split
-        ]
+        sizes = dict(train=self.num_train, val=self.num_val, test=self.num_test)
+        return sizes[split]
 
     @property
     def total_images(self) -> int:

@@ -206,10 +206,9 @@ def texture_field(rng: Generator, kind: str, height: int, width: int) -> np.ndar
         coarse = rng.uniform(-1, 1, (height // grain + 2, width // grain + 2))
         field = cv2.resize(coarse.astype(np.float32), (width, height))
     else:
-        radius = ((u + phase) % period - period / 2) ** 2 + (
-            v % period - period / 2
-        ) ** 2
-        field = np.where(radius < (0.3 * period) ** 2, 1.0, -1.0)
+        x = (u + phase) % period - period / 2
+        y = v % period - period / 2
+        field = np.where(x**2 + y**2 < (0.3 * period) ** 2, 1.0, -1.0)
     return np.clip(field, -1, 1).astype(np.float32)
 
 
