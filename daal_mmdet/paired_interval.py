@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, sem, t
 
-__all__ = ['paired_interval']
+__all__ = ['paired_interval', 'student_interval']
 
 # SciPy before 1.15 calls the generator by another name.
 _RNG = 'rng' if 'rng' in inspect.signature(bootstrap).parameters else 'random_state'
@@ -18,6 +18,9 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of paired differences.
 
+    Too narrow where there are few: of normal differences, that of 95 % holds the mean
+    in 75 % of cases with three pairs, 84 % with five, 90 % with ten and 92 % with 20.
+
     Args:
         difference: (n,) difference of each pair, n > 1.
         confidence: In (0, 1).
@@ -26,11 +29,7 @@ def paired_interval(
     Raises:
         ValueError: If there are fewer than two pairs.
     """
-    difference = np.asarray(difference, dtype=np.float64)
-    if difference.ndim != 1 or len(difference) < 2:
-        raise ValueError(
-            f'difference: expected at least two pairs, got shape {difference.shape}'
-        )
+    difference = _pairs(difference)
     interval = bootstrap(
         (difference,),
         np.mean,
@@ -40,3 +39,32 @@ def paired_interval(
         **{_RNG: np.random.default_rng(0)},
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def student_interval(
+    difference: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Student's t interval of the mean of paired differences.
+
+    Exact for normal differences, however few.
+
+    Args:
+        difference: (n,) difference of each pair, n > 1.
+        confidence: In (0, 1).
+
+    Raises:
+        ValueError: If there are fewer than two pairs.
+    """
+    difference = _pairs(difference)
+    reach = t.ppf((1 + confidence) / 2, len(difference) - 1) * sem(difference)
+    mean = difference.mean()
+    return float(mean - reach), float(mean + reach)
+
+
+def _pairs(difference: np.ndarray) -> np.ndarray:
+    difference = np.asarray(difference, dtype=np.float64)
+    if difference.ndim != 1 or len(difference) < 2:
+        raise ValueError(
+            f'difference: expected at least two pairs, got shape {difference.shape}'
+        )
+    return difference

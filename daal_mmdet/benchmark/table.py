@@ -8,7 +8,7 @@ import numpy as np
 
 from daal_mmdet.benchmark.spec import BenchmarkSpec
 from daal_mmdet.markdown_table import markdown_table
-from daal_mmdet.paired_interval import paired_interval
+from daal_mmdet.paired_interval import paired_interval, student_interval
 from daal_mmdet.validation import check_choice
 
 __all__ = [
@@ -142,8 +142,9 @@ def benchmark_table(
     """Mean and standard deviation over seeds, then paired differences.
 
     A difference pairs the runs of one seed; a positive one is better than the baseline.
-    Its interval is a 95 % percentile bootstrap interval of the mean over the pairs, and
-    bold where it is clear of zero. A variant whose runs are not all there is shown with
+    Its interval is a 95 % percentile bootstrap interval of the mean over the pairs. As
+    that is too narrow for few, it is bold where Student's t interval is clear of zero
+    too. A variant whose runs are not all there is shown with
     those it has.
 
     Args:
@@ -197,7 +198,7 @@ def _differences(records: Sequence[dict], spec: BenchmarkSpec, split: str) -> li
         rows.append([variant, str(len(pairs)), *cells])
     return [
         f'Difference to {spec.baseline}, paired by seed: mean and its 95 % bootstrap '
-        'interval, bold where clear of zero.',
+        "interval, bold where clear of zero, as Student's t interval is too.",
         markdown_table(['variant', 'pairs', *names], rows),
     ]
 
@@ -239,4 +240,6 @@ def _difference(pairs: np.ndarray) -> str:
         return mean
     low, high = paired_interval(pairs)
     text = f'{mean} [{low:+.3f}, {high:+.3f}]'
-    return f'**{text}**' if low > 0 or high < 0 else text
+    intervals = ((low, high), student_interval(pairs))
+    clear = all(low > 0 or high < 0 for low, high in intervals)
+    return f'**{text}**' if clear else text

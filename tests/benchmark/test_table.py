@@ -36,9 +36,12 @@ def test_table_by_hand(spec):
         '| two | 2 | 0.180 ± 0.057 | 0.068 ± 0.021 | 0.090 ± 0.028 | 0.045 ± 0.014 | '
         '- | - |'
     )
-    assert lines[7].startswith('Difference to one, paired by seed')
+    assert lines[7] == (
+        'Difference to one, paired by seed: mean and its 95 % bootstrap interval, bold '
+        "where clear of zero, as Student's t interval is too."
+    )
     assert lines[11] == (
-        '| two | 2 | **+0.030 [+0.020, +0.040]** | **+0.011 [+0.007, +0.015]** |'
+        '| two | 2 | +0.030 [+0.020, +0.040] | +0.011 [+0.007, +0.015] |'
     )
     assert lines[13:] == [
         '- Not there yet: two, seed 1.',
@@ -46,11 +49,21 @@ def test_table_by_hand(spec):
     ]
 
 
-def test_an_interval_that_holds_zero_is_not_bold(spec):
+@pytest.mark.parametrize(
+    ('differences', 'cell'),
+    [
+        ((0.03, 0.02, 0.04), '**+0.030 [+0.020, +0.040]**'),
+        # The bootstrap's is clear of zero, Student's, -0.024 to 0.124, is not.
+        ((0.05, 0.02, 0.08), '+0.050 [+0.020, +0.080]'),
+        ((-0.1, 0.0, 0.4), '+0.100 [-0.100, +0.400]'),
+        ((-0.03, -0.02, -0.04), '**-0.030 [-0.040, -0.020]**'),
+    ],
+)
+def test_bold_is_what_both_intervals_hold_clear_of_zero(spec, differences, cell):
     records = [record('one', s, 0.2) for s in range(3)]
-    records += [record('two', s, 0.2 + d) for s, d in enumerate((-0.1, 0.0, 0.4))]
+    records += [record('two', s, 0.2 + d) for s, d in enumerate(differences)]
     row = benchmark_table(records, spec).splitlines()[11]
-    assert row.startswith('| two | 3 | +0.100 [-0.100, +0.400] |')
+    assert row.startswith(f'| two | 3 | {cell} |')
 
 
 def test_standard_deviation_is_that_of_a_sample(spec):
