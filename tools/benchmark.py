@@ -166,6 +166,12 @@ def run_with_bar(
     return failures
 
 
+def print_failures(failures: Sequence[Failure]) -> None:
+    """Say which runs ended with an error."""
+    for failure in failures:
+        print(f'\nFAILED: {failure}', file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing, then print and write the table."""
     args = parse_args(argv)
@@ -197,6 +203,7 @@ def main(argv: list[str] | None = None) -> int:
         table = benchmark_table(records, spec, args.split, plan[0].setting)
     except (FileNotFoundError, TypeError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
+        print_failures(failures)
         return 1
     except KeyboardInterrupt:
         print(
@@ -221,8 +228,7 @@ def main(argv: list[str] | None = None) -> int:
             f'finished run on {spec.data} with a {args.split} part',
             file=sys.stderr,
         )
-    for failure in failures:
-        print(f'\nFAILED: {failure}', file=sys.stderr)
+    print_failures(failures)
     return 1 if failures or not shown else 0
 
 

@@ -6,5 +6,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(roi_head=dict(bbox_head=dict(num_classes=12)))
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=200))
+default_hooks = dict(
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=200))
 log_processor = dict(by_epoch=False)

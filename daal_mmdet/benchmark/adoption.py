@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
+from daal_mmdet.benchmark.evaluation_record import require_class_ap
 from daal_mmdet.benchmark.matrix import ADOPTED, MatrixFolder
 from daal_mmdet.benchmark.spec import PlannedRun
 from daal_mmdet.config_hash import config_hash, differing_keys
@@ -42,7 +43,7 @@ def adopt_run(
         raise FileNotFoundError(
             f'{work_dir}: expected one config (*.py), got {len(configs)}'
         )
-    config = Config.fromfile(configs[0])
+    config = _as_planned(Config.fromfile(configs[0]), work_dir)
     seed = (config.get('randomness') or {}).get('seed')
     same_seed = [run for run in plan if run.seed == seed]
     if not same_seed:
@@ -80,3 +81,20 @@ def adopt_run(
             link.symlink_to(path.resolve())
     (target / ADOPTED).write_text(str(work_dir.resolve()), encoding='utf-8')
     return run
+
+
+def _as_planned(config: Config, work_dir: Path) -> Config:
+    """The config with what a plan adds to it, and without what a resume did."""
+    for part in ('val', 'test'):
+        try:
+            require_class_ap(config, f'{part}_evaluator')
+        except ValueError as error:
+            raise ValueError(f'{work_dir}: {error}') from error
+    if config.get('resume'):
+        # Resumed from a checkpoint of its own; where it began is logged.
+        for path in sorted(work_dir.glob('*/vis_data/config.py'), reverse=True):
+            start = Config.fromfile(path)
+            if not start.get('resume'):
+                config.load_from = start.get('load_from')
+                break
+    return config

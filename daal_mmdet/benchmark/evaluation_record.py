@@ -9,23 +9,27 @@ from mmdet.evaluation import CocoMetric, LVISMetric
 from mmdet.registry import METRICS
 from mmengine.config import Config
 
-__all__ = ['evaluation_record', 'require_class_ap']
+from daal_mmdet.evaluation.few_class_coco_metric import GROUPS, FewClassCocoMetric
 
-_ALWAYS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_few', 'mAP_medium', 'mAP_many')
+__all__ = ['evaluation_record', 'require_class_ap', 'require_metrics']
+
+_COCO = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+_GROUPED = tuple(f'{item}_{group}' for item in ('mAP', 'mAP_50') for group in GROUPS)
 
 
 def require_class_ap(config: Config, key: str) -> None:
     """Make an evaluator give what a record needs, before anything is trained.
 
     Args:
-        config: A training config; its evaluators of boxes become ``classwise``.
+        config: A training config; its evaluators of boxes become ``classwise``, return
+            every ``metric_item``, and evaluate boxes last, since ``CocoMetric`` gives
+            the AP of a class the same name for boxes and masks.
         key: ``'val_evaluator'`` or ``'test_evaluator'``; may be absent.
 
     Raises:
         ValueError: If there is an evaluator, and none that gives COCO's AP of boxes.
     """
-    evaluators = config.get(key) or []
-    evaluators = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
+    evaluators = _evaluators(config, key)
     fitting = [evaluator for evaluator in evaluators if _gives_box_ap(evaluator)]
     if evaluators and not fitting:
         raise ValueError(
@@ -34,11 +38,53 @@ def require_class_ap(config: Config, key: str) -> None:
         )
     for evaluator in fitting:
         evaluator['classwise'] = True
+        evaluator.pop('metric_items', None)
+        metric = evaluator.get('metric')
+        if isinstance(metric, list | tuple):
+            evaluator['metric'] = [m for m in metric if m != 'bbox'] + ['bbox']
+
+
+def require_metrics(config: Config, key: str, names: Sequence[str]) -> None:
+    """Make sure that figures will be there, before anything is trained.
+
+    Args:
+        config: A training config.
+        key: What asks for them, for the message.
+        names: Keys of :func:`evaluation_record`.
+
+    Raises:
+        ValueError: If no evaluator gives one of them. One of a class of the user's may
+            give anything, so then none is missed.
+    """
+    given: set[str] = set()
+    for part in ('val', 'test'):
+        for evaluator in filter(
+            _gives_box_ap, _evaluators(config, f'{part}_evaluator')
+        ):
+            kind = _kind(evaluator)
+            if kind not in (CocoMetric, FewClassCocoMetric):
+                return
+            given.update(_COCO, _GROUPED if kind is FewClassCocoMetric else ())
+    missing = [name for name in names if name not in given]
+    if given and missing:
+        raise ValueError(
+            f'{key}: the evaluators give {sorted(given)}, not {missing}; class_AP and '
+            'names of class_means are allowed too, and FewClassCocoMetric gives mAP_few'
+        )
+
+
+def _evaluators(config: Config, key: str) -> Sequence[dict]:
+    evaluators = config.get(key) or []
+    return evaluators if isinstance(evaluators, list | tuple) else [evaluators]
+
+
+def _kind(evaluator: Mapping) -> object:
+    kind = evaluator.get('type')
+    return METRICS.get(kind) if isinstance(kind, str) else kind
 
 
 def _gives_box_ap(evaluator: Mapping) -> bool:
-    kind = evaluator.get('type')
-    kind = METRICS.get(kind) if isinstance(kind, str) else kind
+    kind = _kind(evaluator)
     # LVIS's metric is one of COCO's by inheritance, and returns other values.
     is_coco = isinstance(kind, type) and issubclass(kind, CocoMetric)
     if not is_coco or issubclass(kind, LVISMetric) or evaluator.get('format_only'):
@@ -66,7 +112,7 @@ def evaluation_record(
     """
     if not metrics:
         return {
-            **dict.fromkeys(_ALWAYS, 0.0),
+            **dict.fromkeys(_COCO, 0.0),
             'class_AP': dict.fromkeys(classes, 0.0),
         }
     values = _without_prefix(metrics)

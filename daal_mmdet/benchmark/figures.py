@@ -177,7 +177,9 @@ def _val_points(
     classes = list(record['val']['class_AP'])
     points = []
     for entry in scalars.validations:
-        made = {'val': evaluation_record(entry, classes)}
+        # CocoMetric logs nothing where nothing was detected.
+        found = any(key.endswith('bbox_mAP') for key in entry)
+        made = {'val': evaluation_record(entry if found else {}, classes)}
         points.append((entry['step'], metric_value(made, 'val', name, spec)))
     return points
 

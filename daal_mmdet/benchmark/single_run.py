@@ -34,6 +34,7 @@ from daal_mmdet.cli import build_runner
 from daal_mmdet.code_digest import source_digest
 from daal_mmdet.config_hash import config_hash
 from daal_mmdet.cpu_processes import run_on_cpu
+from daal_mmdet.evaluation.no_detections import take_no_detections
 from daal_mmdet.logged_scalars import read_scalars
 from daal_mmdet.whole_text import write_whole
 
@@ -66,8 +67,10 @@ def train_and_evaluate(config: Config, folder: Path) -> dict:
         # Faster for depthwise convolutions. Weights drawn in this layout are others
         # than tools/train.py draws, so all runs must have it.
         runner.model.to(memory_format=torch.channels_last)
-    runner.train()
-    result = {part: _evaluate(runner, part) for part in ('val', 'test')}
+    # CocoMetric would return nothing then, and MMEngine log the last AP once more.
+    with take_no_detections():
+        runner.train()
+        result = {part: _evaluate(runner, part) for part in ('val', 'test')}
     times = [entry['time'] for entry in read_scalars(folder).train if 'time' in entry]
     return result | dict(
         seconds_per_iteration=statistics.median(times) if times else None,
@@ -90,6 +93,9 @@ def _prepare(config: Config, folder: Path) -> None:
         config.visualizer.pop('name', None)
     key, length = schedule_length(config)
     by_epoch = key == 'max_epochs'
+    # Without it all validations of an iteration-based training are logged at step 0.
+    config.default_hooks.setdefault('logger', dict(type='LoggerHook'))
+    config.default_hooks.logger.log_metric_by_epoch = by_epoch
     config.default_hooks.checkpoint = dict(
         type='CheckpointHook',
         by_epoch=by_epoch,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from daal_mmdet.benchmark.evaluation_record import require_class_ap
+from daal_mmdet.benchmark.evaluation_record import require_class_ap, require_metrics
 from daal_mmdet.benchmark.schedule import schedule_length, set_schedule_length
 from daal_mmdet.config_hash import config_hash
 from daal_mmdet.validation import check_number
@@ -53,9 +53,11 @@ class PlannedRun:
         """Weights of the detector, or else of the backbone; None from scratch."""
         if self.config.get('load_from'):
             return Path(self.config.load_from)
-        start = (self.config.model.get('backbone') or {}).get('init_cfg') or {}
-        is_file = start.get('type') == 'Pretrained'
-        return Path(start['checkpoint']) if is_file else None
+        starts = (self.config.model.get('backbone') or {}).get('init_cfg') or []
+        for start in starts if isinstance(starts, list | tuple) else [starts]:
+            if start.get('type') == 'Pretrained':
+                return Path(start['checkpoint'])
+        return None
 
     @property
     def setting(self) -> str:
@@ -143,7 +145,8 @@ class BenchmarkSpec:
         Raises:
             FileNotFoundError: If there is no such base config.
             ValueError: If two variants are the same training, the schedule does not
-                fit, or an evaluator does not give the AP of boxes.
+                fit, an evaluator does not give the AP of boxes, or none gives one of
+                ``metrics`` or ``compare``.
         """
         if not Path(self.base_config).is_file():
             raise FileNotFoundError(
@@ -177,6 +180,14 @@ class BenchmarkSpec:
             config.train_cfg.val_begin = schedule_length(config)[1] + 1
         for part in ('val', 'test'):
             require_class_ap(config, f'{part}_evaluator')
+        for key, names in (('metrics', self.metrics), ('compare', self.compare)):
+            own = ('class_AP', *self.class_means)
+            evaluated = [
+                name
+                for name in names
+                if name not in own and not name.startswith('AP of ')
+            ]
+            require_metrics(config, key, evaluated)
         config.setdefault('randomness', {})
         imports = config.get('custom_imports') or {'imports': []}
         modules = imports['imports']

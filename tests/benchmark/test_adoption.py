@@ -1,8 +1,11 @@
+import copy
+
 import pytest
 import torch
 
 from daal_mmdet.benchmark.adoption import adopt_run
 from daal_mmdet.benchmark.matrix import MatrixFolder, run_matrix
+from daal_mmdet.benchmark.spec import load_spec
 from daal_mmdet.benchmark.table import benchmark_table
 
 
@@ -60,6 +63,39 @@ def test_a_training_that_was_moved_is_adopted_again(spec, folder, training):
     assert (target / 'epoch_4.pth').samefile(moved / 'epoch_4.pth')
     assert (target / '20260101_000000').samefile(moved / '20260101_000000')
     assert (target / 'adopted').read_text() == str(moved)
+
+
+def test_a_training_is_known_by_the_config_that_it_began_with(
+    spec_file, folder, training
+):
+    # tools/train.py asks for no AP of the classes, and a resume names a checkpoint.
+    base = spec_file.with_name('base.py')
+    evaluators = "val_evaluator = test_evaluator = dict(type='CocoMetric')\n"
+    base.write_text(base.read_text() + evaluators)
+    spec = load_spec(spec_file)
+    plan = spec.plan()
+    (run,) = (r for r in plan if (r.variant, r.seed) == ('three', 1))
+    config = copy.deepcopy(run.config)
+    for part in ('val', 'test'):
+        del config[f'{part}_evaluator']['classwise']
+    for name, resume, load_from in (
+        ('20260101_000000', False, None),
+        ('20260102_000000', True, str(training / 'epoch_2.pth')),
+    ):
+        config.merge_from_dict(dict(resume=resume, load_from=load_from))
+        (training / name / 'vis_data').mkdir(parents=True, exist_ok=True)
+        config.dump(training / name / 'vis_data' / 'config.py')
+    config.dump(training / 'trained.py')
+    assert adopt_run(training, plan, folder) is run
+    # What it began with counts.
+    config.merge_from_dict(dict(resume=False, load_from='weights.pth'))
+    config.dump(training / '20260101_000000' / 'vis_data' / 'config.py')
+    with pytest.raises(ValueError, match=r"closest and differs in \['load_from'\]"):
+        adopt_run(training, [run], folder)
+    config.test_evaluator = dict(type='VOCMetric')
+    config.dump(training / 'trained.py')
+    with pytest.raises(ValueError, match='trained: test_evaluator: expected a CocoMe'):
+        adopt_run(training, [run], folder)
 
 
 def test_what_does_not_fit_is_refused_with_the_reason(spec, folder, training):

@@ -83,6 +83,22 @@ def test_all_figures_of_finished_runs(spec, records, tmp_path):
     assert mAP.get_xlabel() == 'epoch'
 
 
+def test_a_validation_that_found_nothing_is_a_point_at_zero(spec, records, tmp_path):
+    for each in records:
+        path = tmp_path / each['work_dir'] / '0' / 'vis_data' / 'scalars.json'
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        # What CocoMetric leaves to log.
+        lines = [
+            entry if 'loss' in entry else dict(time=0.1, step=entry['step'])
+            for entry in lines
+        ]
+        path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    for axes in draw(records, spec, tmp_path)['val_curve'].axes:
+        for curve in axes.lines[:2]:
+            assert list(curve.get_xdata()) == [2, 4]
+            assert curve.get_ydata()[0] == 0 < curve.get_ydata()[1]
+
+
 def test_class_ap_uses_the_counts_of_the_training_annotations(spec, records, tmp_path):
     run = spec.plan()[0]
     ticks = {}

@@ -10,6 +10,7 @@ from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
 from daal_mmdet.benchmark.single_run import main, train_and_evaluate
 from daal_mmdet.config_hash import config_hash
+from daal_mmdet.logged_scalars import read_scalars
 
 ITERATIONS = dict(
     train_cfg=dict(
@@ -194,7 +195,27 @@ def test_another_evaluation_is_no_record(key):
         evaluation_record({key: 0.3}, ['a'])
 
 
-def test_a_model_that_detects_nothing_has_an_ap_of_zero():
+def test_a_model_that_detects_nothing_has_an_ap_of_zero(config, tmp_path):
+    config.merge_from_dict(json.loads(json.dumps(ITERATIONS)))
+    config.train_cfg.update(max_iters=2, val_interval=1)
+    config.model.test_cfg.score_thr = 1.0
+    del config.default_hooks.logger
+    for part in ('val', 'test'):
+        data = config[f'{part}_evaluator']
+        made = dict(type='CocoMetric', ann_file=data.ann_file, classwise=True)
+        config[f'{part}_evaluator'] = made
+    record = train_and_evaluate(config, tmp_path)
+    for part in ('val', 'test'):
+        items = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+        assert {0.0} <= {record[part][item] for item in items} <= {0.0, None}
+        assert set(record[part]['class_AP'].values()) <= {0.0, None}
+    assert record['test']['mAP'] == 0
+    logged = read_scalars(tmp_path).validations
+    assert [(entry['step'], entry['coco/bbox_mAP']) for entry in logged] == [
+        (1, 0),
+        (2, 0),
+    ]
+    # In the log of a training elsewhere it is not there.
     record = evaluation_record({}, ['a', 'b'])
-    assert record['mAP'] == record['mAP_few'] == 0
+    assert record['mAP'] == record['mAP_s'] == 0
     assert record['class_AP'] == {'a': 0, 'b': 0}

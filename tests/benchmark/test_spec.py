@@ -2,6 +2,8 @@ import dataclasses
 import re
 
 import pytest
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import METRICS
 from mmengine.config import Config
 
 from daal_mmdet.benchmark.schedule import set_schedule_length
@@ -157,11 +159,15 @@ def test_evaluators_must_give_the_ap_of_each_class(spec_file, spec):
         "dict(type='FewClassCocoMetric', groups={})",
         "dict(type='mmdet.CocoMetric', metric=['bbox', 'segm'])",
         "[dict(type='DumpDetResults'), dict(type='CocoMetric')]",
+        "dict(type='mmdet.CocoMetric', metric_items=['mAP_50'])",
     ):
         base.write_text(f'{whole}val_evaluator = {evaluator}\n')
         made = spec.plan()[0].config.val_evaluator
         made = made[1] if isinstance(made, list) else made
         assert made.classwise is True
+        # The AP of a class is then that of its boxes, since the last metric names it.
+        assert made.get('metric', 'bbox') in ('bbox', ['segm', 'bbox'])
+        assert 'metric_items' not in made
     for evaluator in (
         "dict(type='FewClassLVISMetric', ann_file='x.json')",
         "dict(type='VOCMetric', metric='mAP')",
@@ -176,11 +182,56 @@ def test_evaluators_must_give_the_ap_of_each_class(spec_file, spec):
             spec.plan()
 
 
+def test_names_that_no_evaluator_gives_end_it_before_the_trainings(spec_file):
+    base = spec_file.with_name('base.py')
+    whole = base.read_text()
+    text = spec_file.read_text()
+    few = "dict(type='FewClassCocoMetric', groups={})"
+    plain = "dict(type='CocoMetric')"
+    for key, old, new, (val, test), missing in (
+        ('metrics', "['mAP', 'rare',", "['mAP', 'mAP_few',", (plain, plain), 'mAP_few'),
+        ('compare', "['mAP', 'rare']", "['mAP_99']", (few, few), 'mAP_99'),
+        ('compare', "['mAP', 'rare']", "['mAP_50_few']", (plain, few), None),
+        ('compare', "['mAP', 'rare']", "['AP of cat', 'mAP_s']", (plain, few), None),
+    ):
+        base.write_text(f'{whole}val_evaluator = {val}\ntest_evaluator = {test}\n')
+        assert old in text
+        spec_file.write_text(text.replace(old, new))
+        made = load_spec(spec_file)
+        if missing is None:
+            assert made.plan()
+            continue
+        with pytest.raises(
+            ValueError,
+            match=rf"^{key}: the evaluators give \['mAP', .*, not \['{missing}'\]; .*"
+            'FewClassCocoMetric gives mAP_few',
+        ):
+            made.plan()
+
+    @METRICS.register_module()
+    class MetricForTest(CocoMetric):
+        pass
+
+    try:
+        # One's own metric may return anything.
+        base.write_text(f"{whole}test_evaluator = dict(type='MetricForTest')\n")
+        spec_file.write_text(text.replace("'rare']\nclass", "'mine']\nclass"))
+        assert load_spec(spec_file).compare == ('mAP', 'mine')
+        assert load_spec(spec_file).plan()
+    finally:
+        METRICS.module_dict.pop('MetricForTest')
+
+
 def test_the_setting_says_where_the_training_starts(spec_file, spec):
     assert spec.plan()[0].setting == '4 epochs, from scratch'
     base = spec_file.with_name('base.py')
-    base.write_text(base.read_text() + "load_from = 'weights/retinanet.pth'\n")
+    whole = base.read_text()
+    base.write_text(whole + "load_from = 'weights/retinanet.pth'\n")
     assert spec.plan()[0].setting == '4 epochs, from retinanet.pth'
+    loaded = "dict(type='Pretrained', checkpoint='weights/resnet.pth')"
+    for starts in (loaded, f"[dict(type='Kaiming', layer='Conv2d'), {loaded}]"):
+        base.write_text(f'{whole}model["backbone"] = dict(init_cfg={starts})\n')
+        assert spec.plan()[0].setting == '4 epochs, backbone resnet.pth'
 
 
 @pytest.mark.parametrize(

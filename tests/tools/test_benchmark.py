@@ -8,7 +8,7 @@ import benchmark
 import pytest
 from mmengine.config import Config
 
-from daal_mmdet.benchmark.matrix import MatrixFolder, run_matrix
+from daal_mmdet.benchmark.matrix import Failure, MatrixFolder, run_matrix
 from daal_mmdet.benchmark.spec import load_spec
 from daal_mmdet.benchmark.table import benchmark_table
 from daal_mmdet.run_records import append_record
@@ -204,6 +204,26 @@ def test_missing_weights_and_data_end_it_before_the_first_run(
     assert not (tmp_path / 'out').exists()
     with pytest.raises(AssertionError, match='a run was started'):
         benchmark.main([str(spec_file), *out])
+
+
+def test_runs_that_failed_are_told_where_no_table_can_be_made(
+    spec_file, tmp_path, monkeypatch, capsys
+):
+    def fail(plan, folder, args):
+        part = dict(mAP=0.1, class_AP=dict(a=0.1, b=0.1, c=0.1))
+        made = dict(data='six images', variant='FocalLoss', seed=0, val=None, test=part)
+        append_record(folder.records_file, made | dict(config=plan[0].hash))
+        return [Failure(plan[1], 1, tmp_path / 'console.log')]
+
+    monkeypatch.setattr(benchmark, 'run_with_bar', fail)
+    (tmp_path / 'console.log').write_text('no luck today')
+    text = spec_file.read_text()
+    spec_file.write_text(f"{text}class_means = dict(rare=['horse'])\n")
+    spec_file.write_text(spec_file.read_text().replace("'mAP_50'", "'rare'"))
+    assert benchmark.main([str(spec_file), '--out', str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "error: class_means: 'rare' names ['horse']" in error
+    assert 'FAILED: ours, seed 0' in error
 
 
 def test_bad_arguments_are_named(spec_file, tmp_path, capsys):

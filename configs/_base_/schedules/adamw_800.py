@@ -1,5 +1,6 @@
 # 800 iterations of AdamW: linear warm-up, then half a cosine. Who takes it counts
-# iterations, so must also set `by_epoch=False` in log_processor and checkpoint hook.
+# iterations, so must also set `by_epoch=False` in log_processor and checkpoint hook,
+# and `log_metric_by_epoch=False` in the logger hook.
 max_iters = 800
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')

@@ -20,6 +20,6 @@ param_scheduler = [
         by_epoch=False),
 ]
 default_hooks = dict(
-    logger=dict(interval=10),
+    logger=dict(interval=10, log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1))
 log_processor = dict(window_size=10, by_epoch=False)
