@@ -135,9 +135,9 @@ def _gram(A: Tensor) -> tuple[Tensor, Tensor]:
     keep = squares > cutoff
     sigma = torch.where(keep, squares, 0.0).sqrt()
     inverse = torch.where(keep, squares, 1.0).rsqrt() * keep
-    # A (A^T A)^-1/2, small matrices first, and the tall product in A's own precision.
-    root = ((V * inverse.unsqueeze(-2)) @ V.mT).to(A.dtype)
-    slope = root @ A if wide else A @ root
+    # A (A^T A)^-1/2, small matrices first.
+    root = (V * inverse.unsqueeze(-2)) @ V.mT
+    slope = (root @ X.mT if wide else X @ root).to(A.dtype)
     return _mark_non_finite(sigma.sum(-1).to(A.dtype), slope, finite)
 
 

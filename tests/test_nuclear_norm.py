@@ -165,6 +165,18 @@ def test_errors_name_the_argument():
         nuclear_norm(torch.ones(3))
 
 
+@pytest.mark.parametrize('shape', [(5, 20), (20, 5)])
+def test_gram_of_nearly_equal_rows_or_columns_is_as_exact_as_float64(shape):
+    rng = np.random.default_rng(0)
+    columns = rng.random((1, 20)) + 1e-5 * rng.normal(size=(5, 20))
+    A = torch.from_numpy(columns.reshape(5, 20).astype(np.float32))
+    A = A if shape == (5, 20) else A.mT
+    assert np.linalg.cond(A.double()) > 1e5
+    _, grad = value_and_grad(A, 'gram')
+    _, polar = oracles.nuclear_norm(A)
+    assert np.linalg.norm(grad.numpy() - polar) <= 1e-5 * np.linalg.norm(polar)
+
+
 @pytest.mark.parametrize('shape', [(300, 270), (260, 400), (2, 40, 30)])
 @pytest.mark.parametrize('spread', [0.2, 1.0, 4.0])
 def test_gram_without_its_largest_eigenvalue_is_exact(shape, spread, monkeypatch):

@@ -154,7 +154,8 @@ class AdaptiveComposition(FilterState):
             return iteration is None, False, False
         # A checkpoint that is only loaded leaves mmengine's counter at 0.
         resumes = self._loaded and iteration != 0
-        starts = self._iteration is None and not resumes
+        # Iteration 0 is the first, also of a model that another runner has trained.
+        starts = iteration == 0 or (self._iteration is None and not resumes)
         self._iteration = iteration
         return iteration is None, starts, not starts
 
@@ -250,7 +251,10 @@ class AdaptiveComposition(FilterState):
         self._observe_counts(counts, valid)
         if self.proportion is not None:
             self.proportion.observe(tail[_TASK], valid)
-        calls = torch.where(valid, tail[_CALLS], self.calls_per_iteration)
+        # Below 1 where some ranks had no call; those that have one have a whole one.
+        calls = torch.where(
+            valid, tail[_CALLS].clamp(min=1.0), self.calls_per_iteration
+        )
         self.calls_per_iteration.copy_(calls)
         torch.where(valid, tail[: _BNM + 1], self._shown, out=self._shown)
         self.pending.zero_()
@@ -303,6 +307,7 @@ class AdaptiveComposition(FilterState):
         self.pending[:counts] = saved[:counts]
         self.pending[_COUNTS_END:] = saved[_COUNTS_END:]
         self._loaded = True
+        self._iteration = None
 
     def _iteration_ended(self) -> None:
         """For a subclass: what its host has to do then."""

@@ -250,8 +250,10 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         an iteration, of other images.
         """
         self._calls = 0
-        known = current_iteration() is not None and self.num_classes is not None
-        if known and self.training and torch.is_grad_enabled():
+        if not (self.training and torch.is_grad_enabled()):
+            return
+        # Not asked above: torch.export of a detector would meet what it can't compile.
+        if current_iteration() is not None and self.num_classes is not None:
             self.begin_call(feeds=True)
 
     def forward(

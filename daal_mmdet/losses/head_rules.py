@@ -29,6 +29,10 @@ _LANES = (
     'tells background from lane by the labels 0 and 1, while DAALLoss has the '
     'background last; keep FocalLoss'
 )
+_PERSONS = (
+    'tells background from person by the labels 0 and 1, while DAALLoss has the '
+    'background last; keep CrossEntropyLoss'
+)
 # By name, since older releases of mmdet lack some of them.
 _REFUSED = {
     'CenterNetHead': _HEAT_MAP,
@@ -41,14 +45,10 @@ _REFUSED = {
     'GroundingDINOHead': _TEXT,
     'LinearReIDHead': _IDENTITIES,
     'CLRHead': _LANES,
+    'MultiInstanceBBoxHead': _PERSONS,
 }
 _SIGMOID_ONLY = {'SOLOHead', 'YOLOV3Head'}
-_SOFTMAX_ONLY = {
-    'DoubleConvFCBBoxHead',
-    'MaskFormerHead',
-    'MultiInstanceBBoxHead',
-    'SABLHead',
-}
+_SOFTMAX_ONLY = {'DoubleConvFCBBoxHead', 'MaskFormerHead', 'SABLHead'}
 _CLASS_LOSSES = {'loss_cls', 'initial_loss_cls'}
 
 
@@ -187,5 +187,5 @@ def _call_rules(head: Mapping[str, object], families: set[str]) -> HeadRules:
         with_classes = 'DINOHead' in families
         after = _AUXILIARY if with_classes else _CLASS_AGNOSTIC
         return HeadRules(repeats=True, layers=layers, after_layers=after)
-    repeats = families & {'DETRHead', 'MaskFormerHead', 'MultiInstanceBBoxHead'}
+    repeats = families & {'DETRHead', 'MaskFormerHead'}
     return HeadRules(repeats=bool(repeats))

@@ -566,6 +566,31 @@ def test_filters_start_anew_unless_a_training_resumes(options):
     assert resumed.class_balance.num_measurements == 12
 
 
+def test_a_loss_that_another_training_used_starts_anew_too():
+    """As in a notebook, where two runners get the same model."""
+    fresh = DAALFocalLoss()
+    run(fresh, range(3))
+    for loads in (False, True):
+        used = DAALFocalLoss()
+        run(used, range(10), labels=torch.full((N,), 2))
+        if loads:
+            used.load_state_dict(copy.deepcopy(used.state_dict()))
+        run(used, range(3))
+        assert_same_state(state(used), state(fresh))
+
+
+def test_a_checkpoint_of_the_iteration_that_a_loss_is_in_is_taken():
+    earlier = DAALFocalLoss()
+    run(earlier, range(4))
+    saved = state(earlier)
+    run(earlier, [4])
+    used = DAALFocalLoss()
+    run(used, range(5), labels=torch.full((N,), 2))
+    used.load_state_dict(saved)
+    run(used, [4])
+    assert_same_state(state(used), state(earlier))
+
+
 def test_a_training_that_starts_anew_has_no_calls_behind_it():
     made = (DAALFocalLoss(bnm_weight=1.0, bnm_adaptive=False) for _ in range(3))
     earlier, loss, fresh = made

@@ -129,6 +129,8 @@ def test_a_process_whose_head_does_not_call_the_loss_keeps_up(tmp_path):
         torch.load(tmp_path / f'{rank}.pth') for rank in range(2)
     )
     assert (calls, fewer) == (ITERATIONS, 2)
+    # Where only one of them called it, that was a whole call.
+    assert first['calls_per_iteration'] == 1
     for name, want in first.items():
         if name != 'pending':
             assert torch.equal(second[name], want)

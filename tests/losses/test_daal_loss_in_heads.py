@@ -57,6 +57,11 @@ ANCHOR = {'type': 'RetinaHead', 'in_channels': 8, 'num_classes': 4}
         (dict(ANCHOR, type='FreeAnchorRetinaHead'), 'loss_cls', 'itself and never'),
         (dict(UPDATE, type='AutoAssignHead'), 'loss_cls', 'itself and never calls'),
         ({'type': 'CLRHead'}, 'cls_loss', 'tells background from lane by the labels'),
+        (
+            {'type': 'MultiInstanceBBoxHead', 'num_classes': 1},
+            'loss_cls',
+            'tells background from person by the labels 0 and 1, while DAALLoss has',
+        ),
         (dict(UPDATE, type='FCOSHead'), 'loss_centerness', 'keep the loss of the base'),
         (dict(UPDATE, type='YOLOXHead'), 'loss_obj', 'keep the loss of the base'),
         (dict(UPDATE, type='FCOSHead'), 'loss_bbox', 'DAALLoss is a loss of C classes'),
@@ -191,6 +196,21 @@ def test_a_compiled_loss_keeps_what_it_knows_of_its_head():
     other = build({**ROI_HEAD, 'loss_cls': SIGMOID})
     other.loss_cls = torch.compile(MODELS.build(SIGMOID), backend='eager')
     assert other.loss_cls._orig_mod.rules == loss.rules
+
+
+@pytest.mark.parametrize('kind', ['FocalLoss', 'DAALLoss'])
+def test_a_detector_that_only_predicts_is_exported_whole(kind):
+    loss = {'type': kind, 'use_sigmoid': True}
+    head = build({**ANCHOR, 'feat_channels': 8, 'stacked_convs': 1, 'loss_cls': loss})
+    head.eval()
+    features = [torch.randn(1, 8, 4, 4) for _ in range(5)]
+    with torch.no_grad():
+        want = head(features)
+        exported = torch.export.export(head, (features,), strict=True).module()
+        torch._dynamo.reset()
+        whole = torch.compile(head, fullgraph=True, backend='eager')
+        for made in (exported, whole):
+            torch.testing.assert_close(made(features), want)
 
 
 def test_a_loss_that_was_replaced_is_silent():
