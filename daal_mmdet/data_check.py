@@ -249,16 +249,23 @@ def _classes_of_heads(model: dict) -> Iterator[tuple[str, int]]:
     if 'language_model' in model:
         # Their columns are words.
         return
-    heads = {
-        'model.bbox_head': model.get('bbox_head'),
-        'model.roi_head.bbox_head': (model.get('roi_head') or {}).get('bbox_head'),
-    }
-    for key, given in heads.items():
-        stages = given if isinstance(given, list) else [given]
-        for i, head in enumerate(stages):
-            if isinstance(head, dict) and isinstance(head.get('num_classes'), int):
-                place = f'[{i}]' if isinstance(given, list) else ''
-                yield f'{key}{place}.num_classes', head['num_classes']
+    heads = [*_stages(model, 'model', 'bbox_head')]
+    for key, roi_head in _stages(model, 'model', 'roi_head'):
+        heads += _stages(roi_head, key, 'bbox_head')
+    for key, head in heads:
+        if isinstance(head.get('num_classes'), int):
+            yield f'{key}.num_classes', head['num_classes']
+
+
+def _stages(parent: dict, key: str, name: str) -> Iterator[tuple[str, dict]]:
+    """A part of a model, or each of a list of them, with its key."""
+    given = parent.get(name)
+    if isinstance(given, dict):
+        yield f'{key}.{name}', given
+    elif isinstance(given, list):
+        for i, part in enumerate(given):
+            if isinstance(part, dict):
+                yield f'{key}.{name}[{i}]', part
 
 
 def _some(names: Iterable[str]) -> str:

@@ -168,6 +168,11 @@ def test_a_head_of_too_few_classes_is_an_error(config):
     message = r'model\.roi_head\.bbox_head\[1\]\.num_classes: expected 2'
     with pytest.raises(SystemExit, match=message):
         check_data(config)
+    # Several heads of regions, as in Co-DETR.
+    config.model = {'roi_head': [{'bbox_head': {'num_classes': 1}}]}
+    message = r'model\.roi_head\[0\]\.bbox_head\.num_classes: expected 2'
+    with pytest.raises(SystemExit, match=message):
+        check_data(config)
 
 
 def test_a_head_of_more_classes_is_told(config, capsys):

@@ -40,7 +40,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def read_truth(path: Path) -> COCO:
-    """Read the annotations; a box is no crowd unless it says so.
+    """Read the annotations.
+
+    A box that does not say so is no crowd, and has an area of width x height.
 
     Raises:
         ValueError: If it is no file of COCO boxes.
@@ -48,7 +50,14 @@ def read_truth(path: Path) -> COCO:
     coco = COCO()
     coco.dataset = read_annotations(path)
     for annotation in coco.dataset['annotations']:
+        box = annotation.get('bbox')
+        if not isinstance(box, list) or len(box) != 4:
+            raise ValueError(
+                f'{path}: annotation {annotation.get("id")!r}: expected a bbox of four '
+                f'numbers, got {box!r}'
+            )
         annotation.setdefault('iscrowd', 0)
+        annotation.setdefault('area', box[2] * box[3])
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
@@ -87,6 +96,8 @@ def main(argv: list[str] | None = None) -> None:
         coco = read_truth(args.annotations)
         detections = read_detections(args.detections, coco)
         names = [category['name'] for category in coco.cats.values()]
+        # Names the file where it is none, or half of one.
+        read_annotations(args.train_annotations)
         groups = read_groups(str(args.train_annotations), names)
     except ValueError as error:
         sys.exit(str(error))

@@ -62,6 +62,8 @@ def draw(args: argparse.Namespace) -> Figure:
                 for r in args.records
                 if r['loss'] == loss and r['condition'] == condition
             ]
+            if not same:
+                continue
             run = FinishedRun(args.folder, min(same, key=lambda r: r['seed']))
             gain = run.gains()
             if gain is not None:

@@ -201,13 +201,21 @@ def test_tool(tmp_path, capsys):
         detection_errors.main([str(truth), str(tmp_path / 'none.json')])
     text = f'there is no file {tmp_path / "none.json"}'
     assert text in capsys.readouterr().err
-    # A box without iscrowd is none.
+    # A box without iscrowd is none, one without area has that of its sides.
     document = annotated(BOXES[:3])
     for annotation in document['annotations']:
-        del annotation['iscrowd']
+        del annotation['iscrowd'], annotation['area']
     truth.write_text(json.dumps(document))
     detection_errors.main(arguments)
     assert capsys.readouterr().out == out
+    document['annotations'][1]['bbox'] = [1, 2]
+    truth.write_text(json.dumps(document))
+    with pytest.raises(
+        SystemExit,
+        match=r'val\.json: annotation 2: expected a bbox of four numbers, got \[1, 2\]',
+    ):
+        detection_errors.main(arguments)
+    truth.write_text(json.dumps(annotated(BOXES[:3])))
     for detections, message in (
         ('[{"image_id"', 'out.bbox.json is no JSON, or only part of one'),
         ('{}', r"is no list of detections with \['bbox', 'category_id', 'im"),
@@ -229,4 +237,9 @@ def test_tool(tmp_path, capsys):
     document['annotations'] = document['annotations'][:1]
     train.write_text(json.dumps(document))
     with pytest.raises(SystemExit, match=r"train.json has no category \['dog', 'owl'"):
+        detection_errors.main(arguments)
+    train.write_text('{"images"')
+    with pytest.raises(
+        SystemExit, match=r'train\.json is no JSON, or only part of one'
+    ):
         detection_errors.main(arguments)

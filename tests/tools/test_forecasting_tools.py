@@ -96,7 +96,17 @@ def test_compare_then_plot(configs, tmp_path, capsys):
     assert image.shape[1] == 990
     assert np.ptp(image[..., :3]) > 0.5
 
-    gone = tmp_path / read_records(tmp_path / 'runs.jsonl')[0]['checkpoint']
+    # A loss that has no run on such targets has no gain to show on them.
+    records = read_records(tmp_path / 'runs.jsonl')
+    kept = [
+        r for r in records if (r['loss'], r['condition']) != ('MSELoss', 'outliers')
+    ]
+    assert len(kept) == 3
+    (tmp_path / 'runs.jsonl').write_text(''.join(f'{json.dumps(r)}\n' for r in kept))
+    plot_forecasts.main([str(tmp_path), str(tmp_path / 'c.png')])
+    np.testing.assert_array_equal(imread(tmp_path / 'c.png'), image)
+
+    gone = tmp_path / kept[0]['checkpoint']
     gone.unlink()
     with pytest.raises(SystemExit, match=rf'a configuration and {gone.name}$'):
         plot_forecasts.main([str(tmp_path), str(tmp_path / 'b.png')])
