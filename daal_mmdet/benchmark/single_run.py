@@ -93,6 +93,7 @@ def _prepare(config: Config, folder: Path) -> None:
         config.visualizer.pop('name', None)
     key, length = schedule_length(config)
     by_epoch = key == 'max_epochs'
+    config.setdefault('default_hooks', {})
     # Without it all validations of an iteration-based training are logged at step 0.
     config.default_hooks.setdefault('logger', dict(type='LoggerHook'))
     config.default_hooks.logger.log_metric_by_epoch = by_epoch
