@@ -199,7 +199,7 @@ def test_a_model_that_detects_nothing_has_an_ap_of_zero(config, tmp_path):
     config.merge_from_dict(json.loads(json.dumps(ITERATIONS)))
     config.train_cfg.update(max_iters=2, val_interval=1)
     config.model.test_cfg.score_thr = 1.0
-    del config.default_hooks
+    config.pop('default_hooks')
     for part in ('val', 'test'):
         data = config[f'{part}_evaluator']
         made = dict(type='CocoMetric', ann_file=data.ann_file, classwise=True)
