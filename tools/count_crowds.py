@@ -9,10 +9,16 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 import daal_mmdet  # noqa: F401 - registers its modules
-from daal_mmdet.counting.comparison import latest_records, paired_runs, run_schemes
+from daal_mmdet.counting.comparison import (
+    RECORDS,
+    latest_records,
+    paired_runs,
+    run_schemes,
+)
 from daal_mmdet.counting.comparison_table import scheme_table
 from daal_mmdet.preflight import require_data, require_output_folder
 from daal_mmdet.progress import progress_bar
+from daal_mmdet.run_records import read_records
 
 SCHEMES = {
     'CSRNet': '',
@@ -58,7 +64,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--report',
         action='store_true',
         help='train nothing; write the table of the runs that are there, of the folds '
-        'and seeds that all schemes have',
+        'and seeds that all schemes have; if some have the settings of this call, of '
+        'these alone',
     )
     parser.add_argument(
         '--cfg-options',
@@ -112,13 +119,14 @@ def main(argv: list[str] | None = None) -> None:
     require_output_folder('--out', args.out)
     if args.report:
         try:
-            found = latest_records(args.out)
-            asked = seeds if args.seeds else None
+            found = latest_records(args.out, configs)
+            asked = seeds if args.seeds or args.first_seed else None
             records = paired_runs(found, args.schemes, args.folds, asked)
         except ValueError as error:
             raise SystemExit(f'--report: {error}') from error
-        if len(records) < len(found):
-            print(f'{len(found) - len(records)} other runs are no part of the table')
+        others = len(read_records(args.out / RECORDS)) - len(records)
+        if others:
+            print(f'{others} other runs are no part of the table')
     else:
         for config in configs.values():
             for part in ('train', 'test'):

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import daal_mmdet  # noqa: F401 - registers its modules
-from daal_mmdet.counting.comparison import latest_records
+from daal_mmdet.counting.comparison import latest_records, paired_runs
 from daal_mmdet.counting.finished_run import FinishedRun
 from daal_mmdet.preflight import require_picture
 from daal_mmdet.visualization.count_grid import CountedImage, draw_count_grid
@@ -108,6 +108,10 @@ def images_of(
     Without names they are spread evenly over the true counts, so not chosen by how well
     they are counted.
     """
+    try:
+        records = paired_runs(records, schemes)
+    except ValueError as error:
+        raise SystemExit(f'--grid-schemes: {error}') from error
     seed = min(record['seed'] for record in records)
     # Each image is held out in one fold.
     runs = {

@@ -89,16 +89,25 @@ def run_schemes(
     return records
 
 
-def latest_records(folder: Path) -> list[dict]:
-    """Finished runs of a comparison, whatever their configuration is.
+def latest_records(
+    folder: Path, configs: Mapping[str, Config] | None = None
+) -> list[dict]:
+    """Finished runs of a comparison.
 
     Of several with one scheme, fold and seed the last counts.
+
+    Args:
+        folder: Folder of the comparison.
+        configs: Training config by scheme, as for :func:`run_schemes`: if any runs are
+            theirs, these alone count. None, or if none is: whatever their
+            configurations are.
 
     Raises:
         ValueError: If there are none, or runs of one fold had different data.
     """
     keys = ('scheme', 'fold', 'seed')
-    latest = last_of_each(read_records(folder / RECORDS), keys)
+    records = read_records(folder / RECORDS)
+    latest = last_of_each(_runs_of(records, configs or {}) or records, keys)
     if not latest:
         raise ValueError(f'there are no runs in {folder}')
     first_of_fold: dict[int | None, dict] = {}
@@ -146,6 +155,19 @@ def paired_runs(
             f'among {len(records)} runs'
         )
     return sorted(whole, key=lambda record: schemes.index(record['scheme']))
+
+
+def _runs_of(records: Sequence[dict], configs: Mapping[str, Config]) -> list[dict]:
+    hashes: dict[tuple[str, int | None], str] = {}
+    kept = []
+    for record in records:
+        place = record['scheme'], record['fold']
+        if record['scheme'] in configs and place not in hashes:
+            prepared = _prepare(configs[record['scheme']], record['fold'], 0)
+            hashes[place] = config_hash(prepared)
+        if place in hashes and record.get('config') == hashes[place]:
+            kept.append(record)
+    return kept
 
 
 def train_once(config: Config, work_dir: Path) -> dict:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from daal_mmdet.counting.points import move_inside
 
@@ -38,8 +38,8 @@ class CrowdDataset(BaseDataset):
 
     Raises:
         FileNotFoundError: If a folder or a file is missing.
-        ValueError: If a file is damaged, or ``indices`` lie outside the data set; the
-            message names it.
+        ValueError: If a file is damaged, an image has an EXIF mark to be turned by, or
+            ``indices`` lie outside the data set; the message names it.
     """
 
     read_points: Callable[[Path], np.ndarray]
@@ -111,12 +111,24 @@ def _choose(
 
 
 def _image_size(path: Path) -> tuple[int, int]:
-    """Width and height, from the head of the file."""
+    """Width and height, from the head of the file.
+
+    OpenCV turns and mirrors images by their EXIF mark; points would not follow, and
+    nobody knows how they saw the image who marked the heads.
+    """
     if not path.is_file():
         raise FileNotFoundError(f'image: there is no file {str(path)!r}')
     try:
         with Image.open(path) as image:
             size: tuple[int, int] = image.size
+            exif = Image.Exif()
+            exif.load(image.info.get('exif', b''))
     except UnidentifiedImageError as error:
         raise ValueError(f'{path}: is no readable image') from error
+    orientation = exif.get(ExifTags.Base.Orientation, 1)
+    if orientation != 1:
+        raise ValueError(
+            f'{path}: has the EXIF orientation {orientation}, by which it would be '
+            'turned away from its points; save it without, the way the points belong'
+        )
     return size

@@ -64,7 +64,7 @@ class LoadDensityMap(BaseTransform):
         """Add ``gt_density``."""
         height, width = results['img'].shape[:2]
         if (height, width) != (results['height'], results['width']):
-            # OpenCV turns images by their EXIF mark; the points would not follow.
+            # Something before it has resized the image, and not the points.
             raise ValueError(
                 f'{results["img_path"]}: the file says {results["width"]} x '
                 f'{results["height"]} pixels, it was loaded as {width} x {height}; '

@@ -82,7 +82,8 @@ def read_json(path: Path) -> object:
         ValueError: If it is none, or half of one; the message names the file.
     """
     try:
-        return json.loads(path.read_bytes())
+        # As mmdet reads it, which takes no byte order mark.
+        return json.loads(path.read_bytes().decode('utf-8'))
     # Also of bytes that are no text, and of a number with thousands of digits.
     except ValueError as error:
         raise ValueError(f'{path} is no JSON, or only part of one: {error}') from error

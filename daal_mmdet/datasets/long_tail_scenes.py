@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from daal_mmdet.progress import progress_bar
 
-from .scene_drawing import SHAPES, Scene, draw_scene
+from .scene_drawing import MIN_SIDE, SHAPES, Scene, draw_scene
 
 __all__ = ['CLASSES', 'LongTailScenes', 'make_long_tail', 'zipf_counts']
 
@@ -48,7 +48,7 @@ class LongTailScenes:
         min_instances: Smallest number of objects of a class in each split.
         image_size: Width and height in pixels.
         object_size: Smallest and largest object diameter, as shares of the shorter
-            side of the image.
+            side of the image; at least 8 pixels.
         min_visible: Smallest visible share of each object, in (0, 1].
         clutter: Amount of background strokes and blobs; 0 for none, 1 is usual.
         seed: Seed of everything.
@@ -81,7 +81,11 @@ class LongTailScenes:
             'eval_exponent': (self.eval_exponent >= 0, 'at least 0'),
             'min_instances': (self.min_instances >= 1, 'at least 1'),
             'image_size': (min(self.image_size) >= 32, 'at least 32 x 32'),
-            'object_size': (0 < low <= high <= 1, '0 < smallest <= largest <= 1'),
+            'object_size': (
+                low <= high <= 1 and low * min(self.image_size) >= MIN_SIDE,
+                f'smallest <= largest <= 1, and the smallest {MIN_SIDE:g} pixels of '
+                f'{self.image_size}',
+            ),
             'min_visible': (0 < self.min_visible <= 1, 'in (0, 1]'),
             'clutter': (self.clutter >= 0, 'at least 0'),
             'seed': (self.seed >= 0, 'at least 0'),

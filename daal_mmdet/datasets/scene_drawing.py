@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-__all__ = ['SHAPES', 'Scene', 'draw_scene', 'shape_mask']
+__all__ = ['MIN_SIDE', 'SHAPES', 'Scene', 'draw_scene', 'shape_mask']
 
 # Masks are filled at this multiple of the final resolution and averaged down.
 _SUPERSAMPLING = 4
@@ -21,7 +21,8 @@ _MIN_CONTRAST = 80.0
 _HUE_SPREAD = 18.0
 _PLACEMENT_TRIES = 60
 _SHRINK = 0.8
-_MIN_SIDE = 8.0
+# Of an object that finds no place and is made smaller.
+MIN_SIDE = 8.0
 
 
 @dataclass(frozen=True)
@@ -340,7 +341,7 @@ def _place(
     height, width = owner.shape
     visible = np.bincount(owner[owner >= 0], minlength=len(full))
     needed = min_visible * np.array(full, dtype=np.float64)
-    while side >= _MIN_SIDE:
+    while side >= MIN_SIDE:
         for _ in range(_PLACEMENT_TRIES):
             mask = _random_mask(rng, contours, side)
             solid = mask >= 0.5

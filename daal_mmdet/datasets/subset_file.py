@@ -115,8 +115,13 @@ def write_subset(
         raise ValueError('copy_images_to: needs image_dir, where the images are')
     if image_dir is not None and not Path(image_dir).is_dir():
         raise FileNotFoundError(f'image_dir: there is no folder {str(image_dir)!r}')
-    if os.path.abspath(out) == os.path.abspath(source):
-        raise ValueError(f'out: {str(out)!r} is the source itself')
+    read = [('source', source)]
+    if options.frequencies not in ('keep', 'recount'):
+        read.append(('file of the frequencies', options.frequencies))
+    for name, path in read:
+        # Also by way of a link.
+        if os.path.realpath(out) == os.path.realpath(path):
+            raise ValueError(f'out: {str(out)!r} is the {name} itself')
 
     def exists(name: str) -> bool:
         return (Path(image_dir) / name).is_file()

@@ -102,7 +102,7 @@ def choose_examples(
     groups: Sequence[str],
     train_counts: Sequence[int],
     number: int = 6,
-) -> list[int]:
+) -> list[int | str]:
     """Image ids to show: those with most objects of few classes, rare classes first.
 
     The choice looks at the ground truth alone, never at detections. One after the
@@ -111,21 +111,24 @@ def choose_examples(
     """
     document = json.loads(split.ann_file.read_text())
     labels = {c['id']: i for i, c in enumerate(document['categories'])}
-    held: dict[int, list[int]] = {image['id']: [] for image in document['images']}
+    held: dict[int | str, list[int]] = {image['id']: [] for image in document['images']}
     for annotation in document['annotations']:
         if not annotation.get('iscrowd', 0):
             held[annotation['image_id']].append(labels[annotation['category_id']])
     shown = np.zeros(len(groups))
-    chosen: list[int] = []
+    chosen: list[int | str] = []
 
-    def worth(image_id: int) -> tuple[float, float, int]:
+    def worth(image_id: int | str) -> tuple[float, float]:
         few = [i for i in held[image_id] if groups[i] == 'few']
         fresh = sum(1 / (1 + shown[i]) for i in set(few))
         rarity = -min((train_counts[i] for i in few), default=math.inf)
-        return fresh, rarity, -image_id
+        return fresh, rarity
+
+    # Of equals max takes the first. COCO's ids are numbers, others' may be text.
+    ordered = sorted(held, key=lambda image_id: (isinstance(image_id, str), image_id))
 
     for _ in range(min(number, len(held))):
-        best = max((i for i in held if i not in chosen), key=worth)
+        best = max((i for i in ordered if i not in chosen), key=worth)
         chosen.append(best)
         for label in set(held[best]):
             shown[label] += 1
@@ -133,7 +136,7 @@ def choose_examples(
 
 
 def load_examples(
-    split: CocoSplit, image_ids: Sequence[int], prediction_files: Sequence[Path]
+    split: CocoSplit, image_ids: Sequence[int | str], prediction_files: Sequence[Path]
 ) -> list[Example]:
     """Read images, ground truth and the detections of each run."""
     document = json.loads(split.ann_file.read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -79,7 +80,10 @@ def run_comparison(
                 if _key(record) in found:
                     record = found[_key(record)]
                 else:
-                    work_dir = folder / 'runs' / f'{loss}_{condition}_{seed}_{split}'
+                    stem = f'{loss}_{condition}_{seed}_{split}'
+                    # Runs of another configuration are kept, their logs apart.
+                    work_dir = folder / 'runs' / f'{stem}_{record["config"][:8]}'
+                    shutil.rmtree(work_dir, ignore_errors=True)
                     metrics, checkpoint = train_once(prepared, work_dir)
                     record |= metrics
                     record['checkpoint'] = str(checkpoint.relative_to(folder))
@@ -92,8 +96,7 @@ def run_comparison(
 def latest_records(folder: Path) -> list[dict]:
     """Finished runs of a comparison, whatever their configuration is.
 
-    Of several with one loss, condition, seed and split the last counts, which wrote
-    into the folder of those before it.
+    Of several with one loss, condition, seed and split the last counts.
     """
     keys = ('loss', 'condition', 'seed', 'split')
     return last_of_each(read_records(folder / _RECORDS), keys)

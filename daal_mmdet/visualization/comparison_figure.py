@@ -176,7 +176,9 @@ def _draw_class_ap(
     train_counts: Sequence[int],
     groups: Sequence[str],
 ) -> None:
-    order = np.argsort(-np.asarray(train_counts), kind='stable')
+    # A group may be one by images, or end amid equal counts; each is one span here.
+    ranks = [list(_GROUP_SHADES).index(group) for group in groups]
+    order = np.lexsort((-np.asarray(train_counts), ranks))
     width = 0.8 / len(runs)
     positions = np.arange(len(order))
     for index, (run, color) in enumerate(zip(runs, _RUN_COLORS, strict=False)):

@@ -137,7 +137,9 @@ def trained(monkeypatch):
     def train_once(config, work_dir):
         configs.append(config.to_dict())
         number = zlib.crc32(json.dumps(configs[-1], sort_keys=True).encode())
-        return dict(MAE=float(number))
+        counts = {'1': [10.0, 3.0], '2': [30.0, 4.0]}
+        rest = dict(RMSE=10.0, bias=0.0, counts=counts, train_mean=12.0)
+        return dict(MAE=float(number % 1000), **rest)
 
     monkeypatch.setattr(comparison, 'train_once', train_once)
     return configs
@@ -231,6 +233,38 @@ def test_a_report_refuses_runs_of_several_data_sets(tmp_path, capsys):
     append_record(tmp_path / 'runs.jsonl', runs[2] | {'data': 'one'})
     append_record(tmp_path / 'runs.jsonl', record('a', 3, 5.0) | {'data': 'fold'})
     assert len(latest_records(tmp_path)) == 4
+
+
+def test_a_report_is_of_the_settings_that_are_asked_for(tmp_path, ucf, trained, capsys):
+    """Not of those that a later call with other settings has begun with."""
+    common = [str(CONFIGS / 'csrnet_small_ucf_cc_50.py'), '--out', str(tmp_path)]
+    common += ['--data-root', str(ucf), '--schemes', 'CSRNet', 'CSRNet + BNM']
+    count_crowds.main([*common, '--folds', '0', '--seeds', '2'])
+    other = ['--cfg-options', 'train_cfg.max_iters=20']
+    plain = [*common[:-2], 'CSRNet', '--folds', '0', *other]
+    count_crowds.main(plain)
+    records = read_records(tmp_path / 'runs.jsonl')
+    assert len(records) == 5
+    latest = [r['MAE'] for r in latest_records(tmp_path)]
+    assert records[4]['MAE'] in latest
+    assert records[0]['MAE'] not in latest
+
+    def reported(*arguments):
+        capsys.readouterr()
+        count_crowds.main([*common, '--report', *arguments])
+        return capsys.readouterr().out
+
+    shown = reported()
+    assert shown.startswith('1 other runs are no part of the table\n')
+    assert f'{np.mean([records[0]["MAE"], records[2]["MAE"]]):.1f}' in shown
+    assert f'{records[4]["MAE"]:.1f}' not in shown
+    shown = reported(*other)
+    assert shown.startswith('4 other runs are no part of the table\n')
+    assert f'{records[4]["MAE"]:.1f}' in shown
+    assert '+ BNM' not in shown
+    assert reported('--first-seed', '1').startswith('3 other runs')
+    # Of runs of other code there is no better report than of the last.
+    assert not reported('--cfg-options', 'train_cfg.max_iters=7').startswith('4 other')
 
 
 def test_a_table_takes_the_runs_that_all_schemes_have():
@@ -399,6 +433,16 @@ def test_tools_train_tabulate_and_draw(tmp_path, capsys):
     assert imread(pictures[1]).shape[0] < image.shape[0]
     with pytest.raises(SystemExit, match=r"--images: expected some of .*, got '50'"):
         plot_schemes.main([str(tmp_path / 'out'), *arguments[2:], '--images', '50'])
+    # The maps are of runs that all schemes have.
+    append_record(tmp_path / 'out' / 'runs.jsonl', records[0] | {'seed': -1})
+    both = ['--grid-schemes', 'CSRNet', 'CSRNet + A-BNM']
+    plot_schemes.main([str(tmp_path / 'out'), *arguments[2:], *both, '--rows', '2'])
+    lone = tmp_path / 'lone'
+    lone.mkdir()
+    append_record(lone / 'runs.jsonl', records[0])
+    append_record(lone / 'runs.jsonl', records[1] | {'seed': 1})
+    with pytest.raises(SystemExit, match='^--grid-schemes: expected a fold and seed'):
+        plot_schemes.main([str(lone), *arguments[2:], *both])
     for gone in (tmp_path / 'out').glob('**/*.pth'):
         gone.unlink()
     with pytest.raises(SystemExit, match=r'\.pth can not be found'):

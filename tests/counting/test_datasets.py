@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.io
 from mmdet.registry import DATASETS
+from PIL import Image
 
 from daal_mmdet.counting import ShanghaiTechDataset, UCFCC50Dataset
 from daal_mmdet.counting.crowd_scenes import (
@@ -109,6 +110,23 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     (tmp_path / 'train_data' / 'images' / 'IMG_1.jpg').write_text('no image')
     with pytest.raises(ValueError, match='IMG_1.jpg: is no readable image'):
         ShanghaiTechDataset(str(tmp_path))
+
+
+def test_an_image_that_would_be_turned_from_its_points_is_refused(tmp_path):
+    write_shanghaitech_layout(tmp_path, [3], [1], size=(24, 32))
+    path = tmp_path / 'train_data' / 'images' / 'IMG_1.jpg'
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new('RGB', (32, 24)).save(path, exif=exif)
+        if orientation == 1:
+            assert len(ShanghaiTechDataset(str(tmp_path))) == 1
+            continue
+        with pytest.raises(
+            ValueError,
+            match=rf'IMG_1\.jpg: has the EXIF orientation {orientation}, by which it',
+        ):
+            ShanghaiTechDataset(str(tmp_path))
 
 
 @pytest.mark.parametrize(

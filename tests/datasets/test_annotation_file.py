@@ -160,6 +160,8 @@ def test_file_name_of_lvis_follows_the_host():
         # More digits than Python reads.
         (f'[{"9" * 5000}]', 'is no JSON, or only part of one'),
         ('\x00\xff', 'is no JSON, or only part of one'),
+        # mmdet takes none.
+        (f'\xef\xbb\xbf{json.dumps(GOOD)}', 'is no JSON, or .* Unexpected UTF-8 BOM'),
         ('[]', r"lacks \['images', 'annotations', 'categories'\]"),
         ('{"images": [], "categories": []}', r"lacks \['annotations'\]"),
         (

@@ -124,8 +124,10 @@ def test_foreign_files_are_not_touched(tmp_path):
         (
             'object_size',
             (0.5, 0.2),
-            r'object_size must be 0 < smallest <= largest <= 1',
+            r'object_size must be smallest <= largest <= 1, and the smallest 8 pixels '
+            r'of \(192, 192\), got \(0\.5, 0\.2\)',
         ),
+        ('object_size', (0.04, 0.2), 'the smallest 8 pixels of'),
         ('min_visible', 0.0, r'min_visible must be in \(0, 1\], got 0.0'),
         ('seed', -1, 'seed must be at least 0, got -1'),
     ],

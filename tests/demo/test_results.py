@@ -94,6 +94,15 @@ def test_examples_show_rare_classes_first_whatever_the_detections(split):
     # 14 holds both few classes; then 13 the rarer one, 12 and 15 the other.
     assert choose_examples(split, GROUPS, COUNTS, 4) == [14, 13, 12, 15]
     assert choose_examples(split, GROUPS, COUNTS, 100) == [14, 13, 12, 15, 11, 16]
+    # Ids may be words.
+    document = json.loads(split.ann_file.read_text())
+    for image in document['images']:
+        image['id'] = f'val_{image["id"]}'
+    for annotation in document['annotations']:
+        annotation['image_id'] = f'val_{annotation["image_id"]}'
+    split.ann_file.write_text(json.dumps(document))
+    chosen = choose_examples(split, GROUPS, COUNTS, 4)
+    assert chosen == ['val_14', 'val_13', 'val_12', 'val_15']
 
 
 def test_examples_are_read_with_truth_and_detections(split, tmp_path):

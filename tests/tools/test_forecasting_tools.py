@@ -96,6 +96,18 @@ def test_compare_then_plot(configs, tmp_path, capsys):
     assert image.shape[1] == 990
     assert np.ptp(image[..., :3]) > 0.5
 
+    # Runs of other settings leave those of these as they are.
+    records = read_records(tmp_path / 'runs.jsonl')
+    for name in ('runs.jsonl', 'test_table.md'):
+        (tmp_path / name).rename(tmp_path / f'kept_{name}')
+    compare_forecasts.main([*arguments, 'model.hidden_size=8'])
+    for name in ('runs.jsonl', 'test_table.md'):
+        (tmp_path / f'kept_{name}').replace(tmp_path / name)
+    compare_forecasts.main(arguments)
+    assert read_records(tmp_path / 'runs.jsonl') == records
+    plot_forecasts.main([str(tmp_path), str(tmp_path / 'b.png')])
+    np.testing.assert_array_equal(imread(tmp_path / 'b.png'), image)
+
     # A loss that has no run on such targets has no gain to show on them.
     records = read_records(tmp_path / 'runs.jsonl')
     kept = [
@@ -119,7 +131,7 @@ def test_a_training_that_diverges_ends_the_tool_with_a_line(
         raise FloatingPointError(f'{work_dir}: never finite')
 
     monkeypatch.setattr(comparison, 'train_once', diverge)
-    with pytest.raises(SystemExit, match='MSELoss_clean_0_test: never finite'):
+    with pytest.raises(SystemExit, match='MSELoss_clean_0_test_.*: never finite'):
         compare_forecasts.main(['--configs', *configs, '--out', str(tmp_path)])
 
 

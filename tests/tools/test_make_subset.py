@@ -112,7 +112,17 @@ def test_the_source_is_never_overwritten(source):
     before = source.read_bytes()
     with pytest.raises(SystemExit, match='is the source itself'):
         make_subset_tool.main([str(source), '--out', str(source)])
-    assert source.read_bytes() == before
+    link = source.parent / 'link'
+    link.symlink_to(source.parent)
+    with pytest.raises(SystemExit, match='is the source itself'):
+        run(link / source.name, '--out', source)
+    # Nor is the file that tells how frequent the classes are.
+    letters = source.with_name('letters.json')
+    letters.write_bytes(before)
+    options = ['--to-lvis', 'val2017', '--frequencies', letters]
+    with pytest.raises(SystemExit, match='is the file of the frequencies itself'):
+        run(source, *options, '--out', link / letters.name)
+    assert source.read_bytes() == letters.read_bytes() == before
 
 
 def test_figure_checks_its_counts():

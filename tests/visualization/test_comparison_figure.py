@@ -71,6 +71,21 @@ def test_bars_are_sorted_by_training_count_and_hold_the_ap(runs):
     assert 'few classes\nFocalLoss nan\nDAALLoss nan' in texts
 
 
+def test_each_group_is_one_span_whatever_the_counts(runs):
+    """LVIS's rule goes by images, and terciles may end amid equal counts."""
+    groups = ('few', 'medium', 'many', 'few')
+    figure = draw_comparison(runs, CLASSES, (90, 20, 20, 3), groups, [], 'x')
+    axes = _axes(figure)['AP of each class, by number of training boxes']
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert ticks == ['star\n20', 'ring\n20', 'disc\n90', 'cross\n3']
+    spans = [
+        (patch.get_x(), patch.get_x() + patch.get_width())
+        for patch in axes.patches
+        if patch.get_height() == 1
+    ]
+    assert spans == [(-0.5, 0.5), (0.5, 1.5), (1.5, 3.5)]
+
+
 def test_curves_hold_the_logged_losses(runs):
     axes = _axes(draw_comparison(runs, CLASSES, COUNTS, GROUPS, [], 'x'))[
         'Training losses'

@@ -61,8 +61,14 @@ def torch_satisfies(
     if found is None:
         return False
     if wanted is not None:
-        return wanted == (found if '+' in wanted else found.split('+')[0])
+        found = found if '+' in wanted else found.split('+')[0]
+        return _without_zeros(found) == _without_zeros(wanted)
     return found == proven or TORCH_LOWEST <= release(found)[:2] < TORCH_BELOW
+
+
+def _without_zeros(version: str) -> str:
+    """``'2.13.0+cpu'`` without the zeros at its end, which mean nothing to pip."""
+    return re.sub(r'(\.0)+(?![.\d])', '', version)
 
 
 def mmcv_satisfies(found: str | None) -> bool:

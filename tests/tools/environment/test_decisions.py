@@ -55,6 +55,12 @@ def test_release_rejects_words():
         ('2.13.0+cpu', '2.13.0+cu130', None, False),
         ('2.13.0+cpu', '2.12.0', '2.13.0+cpu', False),
         ('2.13.0', '2.1', None, False),
+        # To pip these are the same.
+        ('2.13.0+cpu', '2.13', None, True),
+        ('2.13', '2.13.0', None, True),
+        ('2.13.0rc1', '2.13', None, False),
+        ('2.10.0', '2.1', None, False),
+        ('2.13.0+cpu', '2.13+cpu', None, True),
     ],
 )
 def test_torch_satisfies(has, wanted, proven, does):
