@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mmengine.runner import CheckpointLoader
 
-__all__ = ['Resumable', 'find_resumable', 'why_damaged']
+__all__ = ['Resumable', 'find_resumable', 'why_damaged', 'why_not_resumable']
 
 # What a resume reads; a file of weights alone (``best_*.pth``) lacks the last.
 _KEYS = ('state_dict', 'meta', 'message_hub')
@@ -90,6 +90,18 @@ def why_damaged(path: str | os.PathLike) -> str | None:
     if reason is None and not isinstance(checkpoint, dict):
         reason = f'it holds no dict but {type(checkpoint).__name__}'
     return reason
+
+
+def why_not_resumable(path: str | os.PathLike) -> str | None:
+    """Why a training can't go on from a checkpoint file; None if it can."""
+    checkpoint, reason = _read(Path(path))
+    if reason is not None:
+        return f"it can't be read: {reason}"
+    kept = set(checkpoint) if isinstance(checkpoint, dict) else set()
+    missing = [key for key in (*_KEYS, _OPTIMIZER) if key not in kept]
+    if not missing:
+        return None
+    return f'it lacks {", ".join(missing)}; load_from starts one with its weights'
 
 
 def _newest_in(

@@ -16,10 +16,10 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from daal_mmdet.checkpoints import find_resumable
+from daal_mmdet.checkpoints import find_resumable, why_not_resumable
 from daal_mmdet.cpu_processes import join_cpu_processes, run_on_cpu
 from daal_mmdet.hooks.finite_checkpoint_hook import FiniteCheckpointHook, NotFiniteError
-from daal_mmdet.preflight import require_checkpoint, require_data, require_file
+from daal_mmdet.preflight import require_data, require_file
 from daal_mmdet.whole_file_backend import NotWrittenError
 
 __all__ = [
@@ -101,12 +101,18 @@ def resume(config: Config, checkpoint: str) -> None:
             training starts as the config says, from ``load_from`` if it has that.
 
     Raises:
-        SystemExit: If there is no such file, it is damaged, or 'auto' finds only
-            damaged ones or ones without an optimizer.
+        SystemExit: If there is no such file, it is damaged or one of weights alone, or
+            'auto' finds only such ones.
     """
     config.resume = True
     if checkpoint != 'auto':
-        require_checkpoint('--resume', checkpoint)
+        require_file('--resume', checkpoint)
+        local = '://' not in checkpoint
+        reason = why_not_resumable(os.path.expanduser(checkpoint)) if local else None
+        if reason is not None:
+            raise SystemExit(
+                f"--resume: the training can't go on from {checkpoint}: {reason}"
+            )
         config.load_from = checkpoint
         return
     try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-__all__ = ['placed_dicts']
+__all__ = ['PRETRAINED', 'bare_type', 'placed_dicts']
+
+# The initialiser that loads weights: its name in the registry, and its class.
+PRETRAINED = ('Pretrained', 'PretrainedInit')
 
 
 def placed_dicts(value: object, place: str) -> Iterator[tuple[str, dict]]:
@@ -25,3 +28,13 @@ def placed_dicts(value: object, place: str) -> Iterator[tuple[str, dict]]:
             yield place, value
         for name, item in value.items():
             yield from placed_dicts(item, f'{place}.{name}')
+
+
+def bare_type(item: Mapping) -> str:
+    """Name of what a dict of a config builds, without module or scope.
+
+    ``type`` is a string, or the class itself, as in configs of the new style.
+    """
+    kind = item.get('type') or ''
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.rpartition('.')[2]

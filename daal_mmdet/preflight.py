@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from daal_mmdet.checkpoints import why_damaged
 from daal_mmdet.data_check import local_dataset
-from daal_mmdet.placed_dicts import placed_dicts
+from daal_mmdet.placed_dicts import PRETRAINED, bare_type, placed_dicts
 
 __all__ = [
     'require_checkpoint',
@@ -81,7 +81,7 @@ def require_weights(config: Config) -> None:
         require_file('load_from', config['load_from'])
     for key, start in placed_dicts(config.get('model'), 'model'):
         path = start.get('checkpoint')
-        if start['type'] == 'Pretrained' and path:
+        if bare_type(start) in PRETRAINED and path:
             given = os.environ.get('BACKBONE_CHECKPOINT') == path
             require_file('BACKBONE_CHECKPOINT' if given else f'{key}.checkpoint', path)
 

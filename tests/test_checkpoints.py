@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.runner import CheckpointLoader
 
-from daal_mmdet.checkpoints import find_resumable
+from daal_mmdet.checkpoints import find_resumable, why_not_resumable
 
 
 def save(path, iteration, **changes):
@@ -153,6 +153,25 @@ def test_only_damaged_ones_are_an_error_that_names_them(tmp_path):
     message = r'no checkpoint in .* can be read \(epoch_1\.pth: .*epoch_2\.pth: .*'
     with pytest.raises(ValueError, match=message):
         find_resumable(tmp_path)
+
+
+def test_what_a_training_can_not_go_on_from_says_why(tmp_path):
+    path = save(tmp_path / 'epoch_1.pth', 2)
+    assert why_not_resumable(path) is None
+    whole = torch.load(path, weights_only=False)
+    for left_out, reason in (
+        (('optimizer',), 'it lacks optimizer; load_from starts one with its weights'),
+        # As weights are published.
+        (('message_hub', 'optimizer'), 'it lacks message_hub, optimizer; load_from'),
+        (('meta', 'message_hub', 'optimizer'), 'it lacks meta, message_hub, opt'),
+    ):
+        part = {key: value for key, value in whole.items() if key not in left_out}
+        torch.save(part, path)
+        assert why_not_resumable(path).startswith(reason)
+    torch.save([1], path)
+    assert why_not_resumable(path).startswith('it lacks state_dict, meta, message_hub')
+    path.write_bytes(b'')
+    assert why_not_resumable(path).startswith("it can't be read: it does not load")
 
 
 def test_check_sums_are_in_what_torch_writes(tmp_path):

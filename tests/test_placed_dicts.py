@@ -1,4 +1,6 @@
-from daal_mmdet.placed_dicts import placed_dicts
+from mmengine.model import PretrainedInit
+
+from daal_mmdet.placed_dicts import PRETRAINED, bare_type, placed_dicts
 
 
 def test_dicts_with_a_type_come_with_their_keys_outer_ones_first():
@@ -11,3 +13,10 @@ def test_dicts_with_a_type_come_with_their_keys_outer_ones_first():
         ('model.heads[1].scales[0]', scale),
     ]
     assert list(placed_dicts(None, 'model')) == []
+
+
+def test_a_type_is_known_by_its_bare_name():
+    for kind in ('Pretrained', 'mmengine.Pretrained', PretrainedInit):
+        assert bare_type(dict(type=kind)) in PRETRAINED
+    assert bare_type(dict(type='mmengine.model.PretrainedInit')) in PRETRAINED
+    assert bare_type({}) == bare_type(dict(type=None)) == ''

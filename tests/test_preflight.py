@@ -163,6 +163,10 @@ def test_missing_weights_are_named(tmp_path, monkeypatch):
     monkeypatch.delenv('BACKBONE_CHECKPOINT')
     for key, model in {
         r'model\.init_cfg': dict(init_cfg=start),
+        # As configs of the new style name it.
+        r'model\.neck\.init_cfg': dict(
+            neck=dict(init_cfg=dict(start, type='mmengine.model.PretrainedInit'))
+        ),
         r'model\.backbone\.init_cfg\[1\]': dict(
             backbone=dict(init_cfg=[dict(type='Kaiming'), start])
         ),

@@ -76,6 +76,8 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(args, loaders=['test'])
     require_checkpoint('checkpoint', args.checkpoint)
     config.load_from = args.checkpoint
+    # A config that a resumed training left says so, and would resume it here.
+    config.resume = False
     if args.show or args.show_dir:
         config = trigger_visualization_hook(config, args)
     if args.tta:

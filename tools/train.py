@@ -12,6 +12,7 @@ from daal_mmdet.cli import (
 )
 from daal_mmdet.cpu_processes import run_on_cpu
 from daal_mmdet.data_check import check_data
+from daal_mmdet.placed_dicts import bare_type
 from daal_mmdet.preflight import (
     require_checkpoint,
     require_output_folder,
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     config = load_config(args, loaders=['train', 'val'])
     if args.amp:
-        wrapper = config.optim_wrapper.get('type', 'OptimWrapper')
+        wrapper = bare_type(config.optim_wrapper) or 'OptimWrapper'
         if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise SystemExit(
                 '--amp: expected optim_wrapper.type OptimWrapper or AmpOptimWrapper, '

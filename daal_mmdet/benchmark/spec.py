@@ -14,6 +14,7 @@ from mmengine.config import Config
 from daal_mmdet.benchmark.evaluation_record import require_class_ap, require_metrics
 from daal_mmdet.benchmark.schedule import schedule_length, set_schedule_length
 from daal_mmdet.config_hash import config_hash
+from daal_mmdet.placed_dicts import PRETRAINED, bare_type
 from daal_mmdet.validation import check_number
 
 __all__ = ['BenchmarkSpec', 'PlannedRun', 'load_spec']
@@ -55,7 +56,7 @@ class PlannedRun:
             return Path(self.config.load_from)
         starts = (self.config.model.get('backbone') or {}).get('init_cfg') or []
         for start in starts if isinstance(starts, list | tuple) else [starts]:
-            if start.get('type') == 'Pretrained':
+            if bare_type(start) in PRETRAINED:
                 return Path(start['checkpoint'])
         return None
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from daal_mmdet.covariance_bank import CovarianceBank
 from daal_mmdet.losses.covariance_weighting import CovarianceWeightedLoss, RowWeights
+from daal_mmdet.losses.iteration_scalars import current_iteration
 
 __all__ = ['Announcement', 'CovarianceTracker']
 
@@ -60,6 +61,8 @@ class CovarianceTracker:
         self._keys: list[Hashable] = []
         self._coming: deque[tuple[Announcement, Tensor]] = deque()
         self._running: Announcement | None = None
+        # In which the last calls were announced.
+        self._iteration: int | None = None
         self._slots: list[Tensor] = []
         self._residuals: list[Tensor] = []
 
@@ -105,6 +108,7 @@ class CovarianceTracker:
                 f'{self.name}: {missed} calls of the loss were expected and did not '
                 'come, so rows and slots would no longer fit'
             )
+        self._iteration = current_iteration()
         slots = torch.cat([call.slots for call in calls])
         weights = self.loss.row_weights(
             self.bank.log_det(slots), self.bank.level_of(slots), len(self.bank.levels)
@@ -113,6 +117,10 @@ class CovarianceTracker:
         for call, part in zip(calls, parts, strict=True):
             if call.num_rows or not skip_empty:
                 self._coming.append((call, part))
+
+    def is_left(self) -> bool:
+        """Whether residuals of another iteration lie here, which nobody has taken."""
+        return bool(self._residuals) and self._iteration != current_iteration()
 
     def next_call(self, num_rows: int) -> RowWeights | None:
         """Weights of the call that begins; None for one that is not tracked.

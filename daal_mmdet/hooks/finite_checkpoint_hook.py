@@ -44,11 +44,11 @@ class FiniteCheckpointHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self._checked = 0
+        self._start = self._checked = 0
 
     def before_train(self, runner: Runner) -> None:
         """Note where the iterations of this run begin."""
-        self._checked = runner.iter
+        self._start = self._checked = runner.iter
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Look at the checkpoint.
@@ -75,7 +75,9 @@ class FiniteCheckpointHook(Hook):
         else:
             began = first_few(losses.names_at(first))
             message += f'It began in iteration {first} with {began}. '
-        raise NotFiniteError(message + _way_on(runner))
+        # Without one of its own the pointer is that of an earlier training here.
+        has_one = self._start > 0 or self._checked > self._start
+        raise NotFiniteError(message + _way_on(runner, has_one))
 
 
 class _Losses:
@@ -132,10 +134,11 @@ def _not_finite(checkpoint: dict, runner: Runner) -> Iterator[str]:
                 yield name if key == 'state_dict' else f'{name} (of {key})'
 
 
-def _way_on(runner: Runner) -> str:
+def _way_on(runner: Runner, has_checkpoint: bool) -> str:
     # CheckpointHook writes this file after each checkpoint.
     pointer = Path(runner.work_dir, 'last_checkpoint')
-    last = pointer.read_text().strip() if pointer.is_file() else ''
+    known = has_checkpoint and pointer.is_file()
+    last = pointer.read_text().strip() if known else ''
     if not last or not ('://' in last or Path(last).is_file()):
         return 'There is no checkpoint before it. Lower the learning rate'
     return (

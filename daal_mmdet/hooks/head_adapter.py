@@ -93,14 +93,23 @@ class HeadAdapter:
         return type(None), ()
 
     def attach(self) -> None:
-        """Start to listen."""
+        """Start to listen, in place of what a training that was broken off left."""
+        left: HeadAdapter | None = getattr(self.head, 'covariance_adapter', None)
+        if left is not None:
+            left.detach()
+        for tracker in self.trackers:
+            tracker.loss.tracker = tracker
         self.head.covariance_adapter = self
         listening = MethodType(_Overheard(self.method), self.head)
         setattr(self.head, self.method, listening)
 
     def detach(self) -> None:
-        """Leave the head as it was."""
+        """Leave the head and its losses as they were."""
         self._handle.remove()
+        if getattr(self.head, 'covariance_adapter', None) is not self:
+            return
+        for tracker in self.trackers:
+            tracker.loss.tracker = None
         delattr(self.head, self.method)
         del self.head.covariance_adapter
 
@@ -116,10 +125,16 @@ class HeadAdapter:
     def announce(self, calls: Sequence[Call], skip_empty: bool = False) -> None:
         """Announce the coming calls to all active trackers.
 
+        If nobody steps these, since their training was broken off and the model is in
+        another, the head is left alone, so that its losses warn that nothing tracks.
+
         Args:
             calls: Calls for the same levels on all ranks, with positives or without.
             skip_empty: Whether calls without rows will not come.
         """
+        if any(tracker.is_left() for tracker in self.trackers):
+            self.detach()
+            return
         for tracker in self.active_trackers():
             tracker.announce(
                 [

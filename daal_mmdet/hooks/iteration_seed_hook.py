@@ -54,11 +54,15 @@ class IterationSeedHook(Hook):
                 'epoch, or in a loop of iterations, differ after a resume; '
                 f'train_dataloader.{remedy} repeats them'
             )
+        # An iterator draws a number when it is made, in a loop of iterations between
+        # this seeding and the reading. It must not be one of the batch's.
+        loader.generator = torch.Generator()
         self._seed(runner, runner.iter, _DATA)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed the reading of the first batch of an epoch."""
         self._seed(runner, runner.iter, _DATA)
+        runner.train_dataloader.generator.manual_seed(torch.initial_seed())
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None

@@ -138,8 +138,6 @@ class KalmanCovarianceHook(Hook):
         """Leave the model as it was."""
         for adapter in self._adapters:
             adapter.detach()
-        for tracker in self.trackers.values():
-            tracker.loss.tracker = None
         self._adapters = []
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -180,7 +178,6 @@ class KalmanCovarianceHook(Hook):
             adapter = makers[path](head, list(trackers.values()), model)
             for tracker in trackers.values():
                 tracker.extra_calls = adapter.extra_calls
-                tracker.loss.tracker = tracker
             adapter.attach()
             self._adapters.append(adapter)
             self.trackers |= trackers

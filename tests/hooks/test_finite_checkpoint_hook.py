@@ -86,6 +86,20 @@ def test_the_message_says_where_it_began_and_what_is_left(run, tmp_path):
         run.save()
 
 
+def test_a_checkpoint_of_an_earlier_training_is_no_way_on(run, tmp_path):
+    last = tmp_path / 'epoch_9.pth'
+    last.touch()
+    (tmp_path / 'last_checkpoint').write_text(str(last))
+    run.step(math.nan)
+    with pytest.raises(NotFiniteError, match='There is no checkpoint before it'):
+        run.save()
+    # Of a resumed one it is.
+    run.hook.before_train(run.runner)
+    run.step(math.nan)
+    with pytest.raises(NotFiniteError, match=r'last good checkpoint is .*epoch_9\.pth'):
+        run.save()
+
+
 def test_a_loss_that_is_not_finite_now_is_refused(run):
     run.step(0.5)
     run.step(math.nan)

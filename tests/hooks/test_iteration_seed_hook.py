@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from daal_mmdet.hooks import iteration_seed_hook
 
@@ -28,8 +29,10 @@ class Runner(SimpleNamespace):
             # Only its class is looked at.
             train_loop=loop.__new__(loop),
             logger=SimpleNamespace(warning=self.warnings.append),
-            train_dataloader=SimpleNamespace(
-                num_workers=workers, persistent_workers=persistent
+            train_dataloader=DataLoader(
+                range(4),
+                num_workers=workers,
+                persistent_workers=persistent,
             ),
         )
 
@@ -52,6 +55,8 @@ def drawn_in(runner, iterations):
     hook = HOOKS.build({'type': 'IterationSeedHook'})
     hook.before_train(runner)
     hook.before_train_epoch(runner)
+    # A loop of iterations makes it when it reads the first batch.
+    iter(runner.train_dataloader)
     seen = []
     for _ in range(iterations):
         read = draw()

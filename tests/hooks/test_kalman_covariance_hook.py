@@ -1,5 +1,6 @@
 """Life of the hook in mmengine's Runner, on a tiny set of generated scenes."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import MethodType, SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
@@ -94,6 +95,41 @@ def test_resumed_training_ends_bit_for_bit_where_the_unbroken_one_does(
     for got, want in ((resumed, unbroken), (ema_of(resumed), ema_of(unbroken))):
         assert_same(got.model.state_dict(), want.model.state_dict())
     assert_same(bank_of(resumed).state_dict(), bank.state_dict())
+
+
+@pytest.mark.parametrize('tracked', [False, True])
+def test_a_training_that_was_broken_off_leaves_no_filters(config, tracked):
+    """As in a notebook, where the model is trained once more after Ctrl-C."""
+
+    @HOOKS.register_module(force=True)
+    class StopForTest(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.iter == 1:
+                raise KeyboardInterrupt
+
+    made = config('broken', epochs=1)
+    made.custom_hooks.append(dict(type='StopForTest', priority='HIGH'))
+    first = Runner.from_cfg(made)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    loss = first.model.bbox_head.loss_bbox
+    old = loss.tracker
+    assert old.bank.iterations == 1
+    made = config('again', epochs=1)
+    if not tracked:
+        made.custom_hooks = []
+    again = Runner.from_cfg(made)
+    again.model = first.model
+    expected = nullcontext()
+    if not tracked:
+        expected = pytest.warns(UserWarning, match='nothing tracks a covariance')
+    with expected:
+        again.train()
+    assert loss.tracker is None
+    assert 'get_targets' not in vars(first.model.bbox_head)
+    assert old.bank.iterations == 1
+    if tracked:
+        assert bank_of(again).iterations == 4
 
 
 def test_what_a_checkpoint_holds_and_who_may_load_it(config, tmp_path):

@@ -99,10 +99,25 @@ def test_a_damaged_checkpoint_is_named(tiny_config, started, tmp_path, arguments
     path.write_bytes(path.read_bytes()[:500])
     given = [argument.format(path) for argument in arguments]
     work = ['--work-dir', str(tmp_path / 'work')]
-    with pytest.raises(SystemExit, match=r"epoch_1\.pth can't be read: it does not"):
+    with pytest.raises(SystemExit, match=r"epoch_1\.pth.* can't be read: it does not"):
         train_tool.main([str(tiny_config()), *work, *given])
     with pytest.raises(SystemExit, match=r"checkpoint: .*can't be read: it does not"):
         test_tool.main([str(tiny_config()), str(path), *work])
+    assert started == []
+
+
+def test_weights_alone_are_not_resumed(tiny_config, started, tmp_path):
+    """mmengine would go on with a fresh optimizer and the warm-up once more."""
+    path = save(tmp_path / 'best_coco_bbox_mAP_epoch_1.pth', 2)
+    checkpoint = torch.load(path, weights_only=False)
+    del checkpoint['optimizer']
+    torch.save(checkpoint, path)
+    work = ['--work-dir', str(tmp_path / 'work')]
+    with pytest.raises(
+        SystemExit,
+        match=r"^--resume: the training can't go on from .*epoch_1\.pth: it lacks opti",
+    ):
+        train_tool.main([str(tiny_config()), *work, '--resume', str(path)])
     assert started == []
 
 

@@ -125,6 +125,10 @@ def test_amp_and_scaled_learning_rate_reach_the_config(
     assert config.auto_scale_lr.enable
     assert config.work_dir == 'work_dirs/tiny'
     assert not config.resume
+    # As a config of the new style names it, once dumped.
+    name = 'optim_wrapper.type=mmengine.optim.OptimWrapper'
+    train_tool.main([str(config_file), '--amp', '--cfg-options', name])
+    assert built[-1].optim_wrapper.type == 'AmpOptimWrapper'
 
 
 def test_the_first_start_with_resume_loads_what_the_config_says(
