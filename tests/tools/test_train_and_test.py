@@ -131,6 +131,24 @@ def test_amp_and_scaled_learning_rate_reach_the_config(
     assert built[-1].optim_wrapper.type == 'AmpOptimWrapper'
 
 
+def test_the_config_that_a_resumed_training_left_resumes_nothing_here(
+    config_file, monkeypatch, tmp_path
+):
+    built = []
+
+    def build(config):
+        built.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(test_tool, 'build_runner', build)
+    config_file.write_text(config_file.read_text() + "resume = True\nload_from = 'x'\n")
+    weights = tmp_path / 'weights.pth'
+    torch.save({'state_dict': {}}, weights)
+    with pytest.raises(KeyboardInterrupt):
+        test_tool.main([str(config_file), str(weights), '--work-dir', str(tmp_path)])
+    assert (built[0].resume, built[0].load_from) == (False, str(weights))
+
+
 def test_the_first_start_with_resume_loads_what_the_config_says(
     config_file, monkeypatch, tmp_path
 ):
