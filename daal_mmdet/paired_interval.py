@@ -19,7 +19,7 @@ def paired_interval(
     """Percentile bootstrap interval of the mean of paired differences.
 
     Too narrow where there are few: of normal differences, that of 95 % holds the mean
-    in 75 % of cases with three pairs, 84 % with five, 90 % with ten and 92 % with 20.
+    in 75 % of cases with three pairs, 84 % with five and 90 % with ten.
 
     Args:
         difference: (n,) difference of each pair, n > 1.

@@ -37,10 +37,11 @@ def test_student_interval_is_that_of_scipy():
     assert student_interval([0.5, 0.5]) == (0.5, 0.5)
 
 
-def test_how_often_the_intervals_of_five_pairs_hold_the_mean():
-    samples = np.random.default_rng(0).standard_normal((500, 5))
+@pytest.mark.parametrize(('pairs', 'bootstrapped'), [(3, 0.75), (5, 0.84), (10, 0.9)])
+def test_how_often_the_intervals_of_few_pairs_hold_the_mean(pairs, bootstrapped):
+    samples = np.random.default_rng(0).standard_normal((500, pairs))
     for interval, share in (
-        (partial(paired_interval, resamples=999), 0.84),
+        (partial(paired_interval, resamples=999), bootstrapped),
         (student_interval, 0.95),
     ):
         bounds = np.array([interval(sample) for sample in samples])

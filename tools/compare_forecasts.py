@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 
 from daal_mmdet.forecasting.comparison import TARGET_NOISE, run_comparison
 from daal_mmdet.forecasting.comparison_table import comparison_table
+from daal_mmdet.placed_dicts import bare_type
 from daal_mmdet.preflight import require_data, require_file, require_output_folder
 from daal_mmdet.progress import progress_bar
 
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     for path in args.configs:
         require_file('--configs', str(path))
     loaded = [Config.fromfile(path) for path in args.configs]
-    names = [config.model.loss.type for config in loaded]
+    names = [bare_type(config.model.loss) for config in loaded]
     if len(set(names)) < len(names):
         names = [path.stem for path in args.configs]
     if len(set(names)) < len(names):

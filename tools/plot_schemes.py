@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import mmcv
@@ -50,6 +51,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.records = latest_records(args.folder)
     except ValueError as error:
         parser.error(str(error))
+    configs: dict[tuple, str | None] = {}
+    for record in args.records:
+        place = record['scheme'], record['fold']
+        if configs.setdefault(place, record.get('config')) != record.get('config'):
+            print(
+                f'the runs of {record["scheme"]!r} are of several settings or versions '
+                'of the code, which the pictures mix',
+                file=sys.stderr,
+            )
+            break
     known = list(dict.fromkeys(record['scheme'] for record in args.records))
     for scheme in args.grid_schemes if args.grid is not None else ():
         if scheme not in known:

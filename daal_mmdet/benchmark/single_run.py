@@ -59,8 +59,9 @@ def train_and_evaluate(config: Config, folder: Path) -> dict:
     """
     _prepare(config, folder)
     checkpoint = latest_whole_checkpoint(folder)
+    # The base config may be one that a resumed training left.
+    config.resume = checkpoint is not None
     if checkpoint is not None:
-        config.resume = True
         config.load_from = str(checkpoint)
     runner = build_runner(config)
     if run_on_cpu():

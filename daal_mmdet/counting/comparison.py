@@ -21,6 +21,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from daal_mmdet.config_hash import config_hash
+from daal_mmdet.placed_dicts import bare_type
 from daal_mmdet.run_records import append_record, last_of_each, read_records
 
 __all__ = ['RECORDS', 'latest_records', 'paired_runs', 'run_schemes', 'train_once']
@@ -194,7 +195,7 @@ def train_once(config: Config, work_dir: Path) -> dict:
     config.custom_hooks = [
         hook
         for hook in config.get('custom_hooks') or []
-        if hook['type'] != 'CheckInvalidLossHook'
+        if bare_type(hook) != 'CheckInvalidLossHook'
     ]
     table = work_dir / 'counts.csv'
     config.test_evaluator.table_file = str(table)
@@ -227,6 +228,8 @@ def _prepare(config: Config, fold: int | None, seed: int) -> Config:
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
         config[key] = None
     config.randomness = dict(seed=seed)
+    # The config may be one that a resumed training left.
+    config.resume = False
     # The runner's deprecation warnings, repeated by each run, tear the progress bar.
     config.log_level = 'ERROR'
     return config

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from daal_mmdet.counting.points import move_inside
+from daal_mmdet.datasets.image_header import read_image_header
 
 __all__ = ['CrowdDataset']
 
@@ -119,16 +120,12 @@ def _image_size(path: Path) -> tuple[int, int]:
     if not path.is_file():
         raise FileNotFoundError(f'image: there is no file {str(path)!r}')
     try:
-        with Image.open(path) as image:
-            size: tuple[int, int] = image.size
-            exif = Image.Exif()
-            exif.load(image.info.get('exif', b''))
+        width, height, orientation = read_image_header(path)
     except UnidentifiedImageError as error:
         raise ValueError(f'{path}: is no readable image') from error
-    orientation = exif.get(ExifTags.Base.Orientation, 1)
     if orientation != 1:
         raise ValueError(
             f'{path}: has the EXIF orientation {orientation}, by which it would be '
             'turned away from its points; save it without, the way the points belong'
         )
-    return size
+    return width, height

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule, update_init_info
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from daal_mmdet.placed_dicts import PRETRAINED, bare_type
 from daal_mmdet.validation import check_number
 
 __all__ = ['VGGFrontEnd']
@@ -74,7 +75,7 @@ class VGGFrontEnd(BaseModule):
     def init_weights(self) -> None:
         """Initialise, or load the weights that ``init_cfg`` names."""
         init = self.init_cfg
-        if not isinstance(init, dict) or init['type'] != 'Pretrained':
+        if not isinstance(init, dict) or bare_type(init) not in PRETRAINED:
             super().init_weights()
             return
         self._load(init['checkpoint'])

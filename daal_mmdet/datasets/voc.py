@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
 import shutil
-import struct
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import Image
 
+from daal_mmdet.datasets.image_header import read_image_header
 from daal_mmdet.progress import progress_bar
 from daal_mmdet.whole_text import write_whole
 
@@ -236,17 +235,11 @@ def _read_objects(xml: Path, image: Path) -> tuple[dict, list[dict]]:
 def _image_size(path: Path) -> tuple[int, int]:
     """(width, height) as mmdet's ``LoadImageFromFile`` will see it, upright."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            exif = Image.Exif()
-            # Not getexif: where EXIF says nothing it asks XMP, as OpenCV does not.
-            # And what is no EXIF turns nothing.
-            with contextlib.suppress(SyntaxError, struct.error):
-                exif.load(image.info.get('exif', b''))
+        width, height, orientation = read_image_header(path)
     except Image.DecompressionBombError as error:
         raise ValueError(f'{path}: {error}') from error
     # These are a quarter turn, which OpenCV makes when it reads.
-    turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    turned = orientation in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 
 

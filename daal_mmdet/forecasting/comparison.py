@@ -144,6 +144,8 @@ def _prepare(config: Config, condition: str, seed: int, split: str) -> Config:
         config.train_dataloader.dataset.target_noise = dict(seed=seed, **noise)
     config.test_dataloader.dataset.split = split
     config.randomness = dict(seed=seed)
+    # The config may be one that a resumed training left.
+    config.resume = False
     # The runner's deprecation warnings, repeated by each run, tear the progress bar.
     config.log_level = 'ERROR'
     return config

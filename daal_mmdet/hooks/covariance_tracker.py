@@ -48,6 +48,7 @@ class CovarianceTracker:
     Attributes:
         extra_calls: Whether calls come that were not announced; their rows weigh the
             same. Its adapter says so.
+        iteration: The last one that its hook has begun.
     """
 
     def __init__(
@@ -57,12 +58,11 @@ class CovarianceTracker:
         self.bank = bank
         self.name = name
         self.extra_calls = False
+        self.iteration: int | None = None
         # Levels in the order of the bank.
         self._keys: list[Hashable] = []
         self._coming: deque[tuple[Announcement, Tensor]] = deque()
         self._running: Announcement | None = None
-        # In which the last calls were announced.
-        self._iteration: int | None = None
         self._slots: list[Tensor] = []
         self._residuals: list[Tensor] = []
 
@@ -108,7 +108,6 @@ class CovarianceTracker:
                 f'{self.name}: {missed} calls of the loss were expected and did not '
                 'come, so rows and slots would no longer fit'
             )
-        self._iteration = current_iteration()
         slots = torch.cat([call.slots for call in calls])
         weights = self.loss.row_weights(
             self.bank.log_det(slots), self.bank.level_of(slots), len(self.bank.levels)
@@ -119,8 +118,9 @@ class CovarianceTracker:
                 self._coming.append((call, part))
 
     def is_left(self) -> bool:
-        """Whether residuals of another iteration lie here, which nobody has taken."""
-        return bool(self._residuals) and self._iteration != current_iteration()
+        """Whether the running iteration is one that no hook has begun for it."""
+        iteration = current_iteration()
+        return iteration is not None and iteration != self.iteration
 
     def next_call(self, num_rows: int) -> RowWeights | None:
         """Weights of the call that begins; None for one that is not tracked.

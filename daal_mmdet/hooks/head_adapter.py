@@ -125,8 +125,8 @@ class HeadAdapter:
     def announce(self, calls: Sequence[Call], skip_empty: bool = False) -> None:
         """Announce the coming calls to all active trackers.
 
-        If nobody steps these, since their training was broken off and the model is in
-        another, the head is left alone, so that its losses warn that nothing tracks.
+        If no hook serves these any more, since their training was broken off and the
+        model is in another, the head is left alone, and its losses warn of that.
 
         Args:
             calls: Calls for the same levels on all ranks, with positives or without.

@@ -116,6 +116,16 @@ class KalmanCovarianceHook(Hook):
             self._restore()
         self._saved = None
 
+    def before_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | tuple | list | None = None,
+    ) -> None:
+        """Tell the trackers that this iteration is served."""
+        for tracker in self.trackers.values():
+            tracker.iteration = runner.iter
+
     def after_train_iter(
         self,
         runner: Runner,

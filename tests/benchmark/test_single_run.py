@@ -6,6 +6,7 @@ from mmdet.registry import HOOKS
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from daal_mmdet.benchmark import single_run
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
 from daal_mmdet.benchmark.single_run import main, train_and_evaluate
@@ -145,6 +146,23 @@ def test_a_truncated_checkpoint_is_passed_over(tmp_path):
     assert cut.stat().st_size == 1500
     (tmp_path / 'epoch_10.pth').write_bytes(b'')
     assert latest_whole_checkpoint(tmp_path) == tmp_path / 'epoch_9.pth'
+
+
+def test_a_config_that_a_resumed_training_left_is_trained_from_its_start(
+    config, tmp_path, monkeypatch
+):
+    def stop(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(single_run, 'build_runner', stop)
+    config.resume = True
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(config, tmp_path)
+    assert config.resume is False
+    torch.save(dict(meta={}), tmp_path / 'epoch_1.pth')
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(config, tmp_path)
+    assert (config.resume, config.load_from) == (True, str(tmp_path / 'epoch_1.pth'))
 
 
 def test_a_run_of_another_hash_than_planned_is_refused(config, tmp_path, capsys):

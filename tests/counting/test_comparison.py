@@ -437,6 +437,12 @@ def test_tools_train_tabulate_and_draw(tmp_path, capsys):
     append_record(tmp_path / 'out' / 'runs.jsonl', records[0] | {'seed': -1})
     both = ['--grid-schemes', 'CSRNet', 'CSRNet + A-BNM']
     plot_schemes.main([str(tmp_path / 'out'), *arguments[2:], *both, '--rows', '2'])
+    assert 'several settings' not in capsys.readouterr().err
+    stray = records[0] | {'seed': 7, 'config': 'other'}
+    append_record(tmp_path / 'out' / 'runs.jsonl', stray)
+    plot_schemes.main([str(tmp_path / 'out'), *arguments[2:], *both, '--rows', '2'])
+    text = "the runs of 'CSRNet' are of several settings or versions of the code"
+    assert text in capsys.readouterr().err
     lone = tmp_path / 'lone'
     lone.mkdir()
     append_record(lone / 'runs.jsonl', records[0])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import EMAHook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
@@ -98,21 +98,26 @@ def test_resumed_training_ends_bit_for_bit_where_the_unbroken_one_does(
 
 
 @pytest.mark.parametrize('tracked', [False, True])
-def test_a_training_that_was_broken_off_leaves_no_filters(config, tracked):
+@pytest.mark.parametrize('part', ['loss_cls', 'loss_bbox', 'train_step'])
+def test_a_training_that_was_broken_off_leaves_no_filters(config, part, tracked):
     """As in a notebook, where the model is trained once more after Ctrl-C."""
-
-    @HOOKS.register_module(force=True)
-    class StopForTest(Hook):
-        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            if runner.iter == 1:
-                raise KeyboardInterrupt
-
     made = config('broken', epochs=1)
-    made.custom_hooks.append(dict(type='StopForTest', priority='HIGH'))
     first = Runner.from_cfg(made)
+    loss = first.model.bbox_head.loss_bbox
+
+    def stop(*_):
+        if loss.tracker.bank.iterations == 1:
+            raise KeyboardInterrupt
+
+    # Before the first box loss of an iteration, after it, and after all.
+    stopping = {
+        'loss_cls': first.model.bbox_head.loss_cls,
+        'loss_bbox': loss,
+        'train_step': first.model,
+    }[part].register_forward_hook(stop)
     with pytest.raises(KeyboardInterrupt):
         first.train()
-    loss = first.model.bbox_head.loss_bbox
+    stopping.remove()
     old = loss.tracker
     assert old.bank.iterations == 1
     made = config('again', epochs=1)
