@@ -201,7 +201,8 @@ def test_a_relative_folder_works(load, tmp_path, trained, monkeypatch):
     record = run_comparison(
         {'a': load('gru_sunspots_mse')}, ['clean'], [0], Path('out')
     )
-    assert record[0]['checkpoint'] == 'runs/a_clean_0_test/best.pth'
+    name = f'a_clean_0_test_{record[0]["config"][:8]}'
+    assert record[0]['checkpoint'] == f'runs/{name}/best.pth'
 
 
 def test_each_run_gets_its_seed_noise_and_part(load, tmp_path, trained):
@@ -240,8 +241,10 @@ def test_bad_arguments_are_named(change, text, tmp_path):
 def test_a_training_that_diverges_is_named_and_others_are_kept(load, tmp_path):
     configs = {name: load(f'gru_sunspots_{name}') for name in ('mae', 'mse')}
     configs['mse'].optim_wrapper = dict(optimizer=dict(type='SGD', lr=1e38))
-    text = f'{tmp_path}/runs/mse_clean_0_test: the error on the validation part was '
-    with pytest.raises(FloatingPointError, match=f'^{re.escape(text)}never finite'):
+    text = (
+        rf'^{re.escape(str(tmp_path))}/runs/mse_clean_0_test_\w{{8}}: the error on the '
+    )
+    with pytest.raises(FloatingPointError, match=f'{text}validation part was never fi'):
         run_comparison(configs, ['clean'], [0], tmp_path)
     assert [r['loss'] for r in read_records(tmp_path / 'runs.jsonl')] == ['mae']
 
