@@ -22,6 +22,7 @@ from daal_mmdet.datasets.annotation_file import (
     read_annotations,
 )
 from daal_mmdet.first_few import first_few
+from daal_mmdet.placed_dicts import built_class
 from daal_mmdet.whole_text import write_whole
 
 __all__ = ['check_data', 'innermost_dataset', 'local_dataset']
@@ -121,18 +122,12 @@ def _coco_dataset(config: Config, loader: str) -> dict | None:
     dataset = local_dataset(config, loader)
     if dataset is None or not isinstance(dataset.get('ann_file'), str):
         return None
-    kind = _kind(dataset)
+    kind = built_class(dataset, DATASETS)
     if not (inspect.isclass(kind) and issubclass(kind, CocoDataset)):
         return None
     # Panoptic files hold segments in place of boxes.
     same = kind.parse_data_info is CocoDataset.parse_data_info
     return dataset if same else None
-
-
-def _kind(dataset: dict) -> object:
-    """The class of a data set, if there is one of the name that the config gives."""
-    kind = dataset.get('type')
-    return DATASETS.get(kind) if isinstance(kind, str) else kind
 
 
 def _image_finder(dataset: dict) -> Callable[[str], bool] | None:
@@ -141,7 +136,7 @@ def _image_finder(dataset: dict) -> Callable[[str], bool] | None:
     Objects365 and LVIS v0.5 read others than their files give.
     """
     loaders = (CocoDataset.load_data_list, LVISV1Dataset.load_data_list)
-    if _kind(dataset).load_data_list not in loaders:
+    if built_class(dataset, DATASETS).load_data_list not in loaders:
         return None
     prefix = (dataset.get('data_prefix') or {}).get('img') or ''
     folder = os.path.join(dataset.get('data_root') or '', prefix)
@@ -166,7 +161,7 @@ def _check_validation(key: str, source: Path, cleaning: Cleaning) -> None:
 
 def _class_names(dataset: dict) -> list[str] | None:
     """Classes that the data set takes boxes of; None for all that the file has."""
-    kind = _kind(dataset)
+    kind = built_class(dataset, DATASETS)
     if not _numbers_by_file(kind) or issubclass(kind, LVISDataset):
         return None
     classes = (dataset.get('metainfo') or {}).get('classes')
@@ -185,7 +180,7 @@ def _numbers_by_file(kind: type) -> bool:
 
 def _labels(dataset: dict, document: dict) -> list[str] | None:
     """Names of the classes in the order of mmdet's labels; None where unknown."""
-    if not _numbers_by_file(_kind(dataset)):
+    if not _numbers_by_file(built_class(dataset, DATASETS)):
         return None
     classes = _class_names(dataset)
     names = [category['name'] for category in document['categories']]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-__all__ = ['PRETRAINED', 'bare_type', 'placed_dicts']
+from mmengine.registry import Registry
+
+__all__ = ['PRETRAINED', 'bare_type', 'built_class', 'placed_dicts']
 
 # The initialiser that loads weights: its name in the registry, and its class.
 PRETRAINED = ('Pretrained', 'PretrainedInit')
@@ -38,3 +40,9 @@ def bare_type(item: Mapping) -> str:
     kind = item.get('type') or ''
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
     return name.rpartition('.')[2]
+
+
+def built_class(item: Mapping, registry: Registry) -> object:
+    """What a registry builds from a dict of a config; None if it knows no such name."""
+    kind = item.get('type')
+    return registry.get(kind) if isinstance(kind, str) else kind

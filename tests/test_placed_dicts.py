@@ -1,6 +1,12 @@
 from mmengine.model import PretrainedInit
+from mmengine.registry import WEIGHT_INITIALIZERS
 
-from daal_mmdet.placed_dicts import PRETRAINED, bare_type, placed_dicts
+from daal_mmdet.placed_dicts import (
+    PRETRAINED,
+    bare_type,
+    built_class,
+    placed_dicts,
+)
 
 
 def test_dicts_with_a_type_come_with_their_keys_outer_ones_first():
@@ -20,3 +26,10 @@ def test_a_type_is_known_by_its_bare_name():
         assert bare_type(dict(type=kind)) in PRETRAINED
     assert bare_type(dict(type='mmengine.model.PretrainedInit')) in PRETRAINED
     assert bare_type({}) == bare_type(dict(type=None)) == ''
+
+
+def test_a_class_is_found_by_its_name_or_is_the_type_itself():
+    for kind in ('Pretrained', PretrainedInit):
+        assert built_class(dict(type=kind), WEIGHT_INITIALIZERS) is PretrainedInit
+    assert built_class(dict(type='NoSuchInit'), WEIGHT_INITIALIZERS) is None
+    assert built_class({}, WEIGHT_INITIALIZERS) is None

@@ -96,8 +96,9 @@ def main(argv: list[str] | None = None) -> None:
         coco = read_truth(args.annotations)
         detections = read_detections(args.detections, coco)
         names = [category['name'] for category in coco.cats.values()]
-        # Names the file where it is none, or half of one.
-        read_annotations(args.train_annotations)
+        if args.train_annotations != args.annotations:
+            # Names the file where it is none, or half of one.
+            read_annotations(args.train_annotations)
         groups = read_groups(str(args.train_annotations), names)
     except ValueError as error:
         sys.exit(str(error))

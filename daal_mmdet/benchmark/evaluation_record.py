@@ -10,6 +10,7 @@ from mmdet.registry import METRICS
 from mmengine.config import Config
 
 from daal_mmdet.evaluation.few_class_coco_metric import GROUPS, FewClassCocoMetric
+from daal_mmdet.placed_dicts import built_class
 
 __all__ = ['evaluation_record', 'require_class_ap', 'require_metrics']
 
@@ -61,7 +62,7 @@ def require_metrics(config: Config, key: str, names: Sequence[str]) -> None:
         for evaluator in filter(
             _gives_box_ap, _evaluators(config, f'{part}_evaluator')
         ):
-            kind = _kind(evaluator)
+            kind = built_class(evaluator, METRICS)
             if kind not in (CocoMetric, FewClassCocoMetric):
                 return
             given.update(_COCO, _GROUPED if kind is FewClassCocoMetric else ())
@@ -78,13 +79,8 @@ def _evaluators(config: Config, key: str) -> Sequence[dict]:
     return evaluators if isinstance(evaluators, list | tuple) else [evaluators]
 
 
-def _kind(evaluator: Mapping) -> object:
-    kind = evaluator.get('type')
-    return METRICS.get(kind) if isinstance(kind, str) else kind
-
-
 def _gives_box_ap(evaluator: Mapping) -> bool:
-    kind = _kind(evaluator)
+    kind = built_class(evaluator, METRICS)
     # LVIS's metric is one of COCO's by inheritance, and returns other values.
     is_coco = isinstance(kind, type) and issubclass(kind, CocoMetric)
     if not is_coco or issubclass(kind, LVISMetric) or evaluator.get('format_only'):

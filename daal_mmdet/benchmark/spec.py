@@ -14,7 +14,7 @@ from mmengine.config import Config
 from daal_mmdet.benchmark.evaluation_record import require_class_ap, require_metrics
 from daal_mmdet.benchmark.schedule import schedule_length, set_schedule_length
 from daal_mmdet.config_hash import config_hash
-from daal_mmdet.placed_dicts import PRETRAINED, bare_type
+from daal_mmdet.placed_dicts import PRETRAINED, bare_type, placed_dicts
 from daal_mmdet.validation import check_number
 
 __all__ = ['BenchmarkSpec', 'PlannedRun', 'load_spec']
@@ -54,8 +54,8 @@ class PlannedRun:
         """Weights of the detector, or else of the backbone; None from scratch."""
         if self.config.get('load_from'):
             return Path(self.config.load_from)
-        starts = (self.config.model.get('backbone') or {}).get('init_cfg') or []
-        for start in starts if isinstance(starts, list | tuple) else [starts]:
+        backbone = self.config.model.get('backbone') or {}
+        for _, start in placed_dicts(backbone.get('init_cfg'), 'init_cfg'):
             if bare_type(start) in PRETRAINED:
                 return Path(start['checkpoint'])
         return None

@@ -144,8 +144,7 @@ def benchmark_table(
     A difference pairs the runs of one seed; a positive one is better than the baseline.
     Its interval is a 95 % percentile bootstrap interval of the mean over the pairs. As
     that is too narrow for few, it is bold where Student's t interval is clear of zero
-    too. A variant whose runs are not all there is shown with
-    those it has.
+    too. A variant whose runs are not all there is shown with those it has.
 
     Args:
         records: Finished runs as :func:`select_records` returns them.

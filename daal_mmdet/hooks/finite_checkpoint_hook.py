@@ -44,11 +44,11 @@ class FiniteCheckpointHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self._start = self._checked = 0
+        self._checked = 0
 
     def before_train(self, runner: Runner) -> None:
         """Note where the iterations of this run begin."""
-        self._start = self._checked = runner.iter
+        self._checked = runner.iter
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Look at the checkpoint.
@@ -76,8 +76,7 @@ class FiniteCheckpointHook(Hook):
             began = first_few(losses.names_at(first))
             message += f'It began in iteration {first} with {began}. '
         # Without one of its own the pointer is that of an earlier training here.
-        has_one = self._start > 0 or self._checked > self._start
-        raise NotFiniteError(message + _way_on(runner, has_one))
+        raise NotFiniteError(message + _way_on(runner, self._checked > 0))
 
 
 class _Losses:
