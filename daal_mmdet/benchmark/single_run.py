@@ -29,6 +29,7 @@ from mmengine.runner import Runner
 import daal_mmdet
 from daal_mmdet.benchmark.checkpoints import latest_whole_checkpoint
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
+from daal_mmdet.benchmark.memory_layout import lay_out_for_cpu
 from daal_mmdet.benchmark.schedule import schedule_length
 from daal_mmdet.cli import build_runner
 from daal_mmdet.code_digest import source_digest
@@ -65,9 +66,9 @@ def train_and_evaluate(config: Config, folder: Path) -> dict:
         config.load_from = str(checkpoint)
     runner = build_runner(config)
     if run_on_cpu():
-        # Faster for depthwise convolutions. Weights drawn in this layout are others
-        # than tools/train.py draws, so all runs must have it.
-        runner.model.to(memory_format=torch.channels_last)
+        # Weights drawn in this layout are others than tools/train.py draws, so all runs
+        # must have it.
+        lay_out_for_cpu(runner.model)
     # CocoMetric would return nothing then, and MMEngine log the last AP once more.
     with take_no_detections():
         runner.train()
