@@ -13,6 +13,9 @@ from daal_mmdet.benchmark.single_run import main, train_and_evaluate
 from daal_mmdet.config_hash import config_hash
 from daal_mmdet.logged_scalars import read_scalars
 
+RETINANET = 'retinanet_mobilenetv2_daal'
+FASTER_RCNN = 'faster_rcnn_mobilenetv2_ce'
+
 ITERATIONS = dict(
     train_cfg=dict(
         _delete_=True, type='IterBasedTrainLoop', max_iters=4, val_interval=9
@@ -24,10 +27,15 @@ EPOCHS = dict(train_cfg=dict(max_epochs=2, val_begin=9))
 
 
 @pytest.fixture
-def config(small_coco, request):
-    """Augmented by one worker process."""
+def bccd_config(small_coco, request):
+    """A config of BCCD, augmented by one worker process."""
     folder = request.config.rootpath / 'configs' / 'bccd'
-    return small_coco(Config.fromfile(folder / 'retinanet_mobilenetv2_daal.py'))
+    return lambda name: small_coco(Config.fromfile(folder / f'{name}.py'))
+
+
+@pytest.fixture
+def config(bccd_config):
+    return bccd_config('retinanet_mobilenetv2_daal')
 
 
 @pytest.fixture
@@ -50,13 +58,20 @@ def stop_hook():
 
 
 @pytest.mark.parametrize(
-    ('loop', 'stop', 'name'),
-    [(ITERATIONS, 3, 'iter_4.pth'), (EPOCHS, 4, 'epoch_2.pth')],
-    ids=['iterations', 'epochs'],
+    ('detector', 'loop', 'stop', 'name', 'kernel'),
+    [
+        (RETINANET, ITERATIONS, 3, 'iter_4.pth', 'bbox_head.cls_convs.0.conv.weight'),
+        (RETINANET, EPOCHS, 4, 'epoch_2.pth', 'bbox_head.cls_convs.0.conv.weight'),
+        # It samples its rows at random. RoIAlign reads contiguous maps alone.
+        (FASTER_RCNN, ITERATIONS, 3, 'iter_4.pth', 'rpn_head.rpn_conv.weight'),
+    ],
+    ids=['iterations', 'epochs', 'two stages'],
 )
 def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
-    config, stop_hook, tmp_path, loop, stop, name
+    bccd_config, stop_hook, tmp_path, detector, loop, stop, name, kernel
 ):
+    config = bccd_config(detector)
+
     def run(folder, hooks=()):
         made = Config(config.to_dict())
         made.merge_from_dict(json.loads(json.dumps(loop)))
@@ -76,9 +91,8 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
         for folder in ('whole', 'cut')
     ]
     torch.testing.assert_close(*weights, rtol=0, atol=0)
-    kernel = weights[0]['bbox_head.cls_convs.0.conv.weight']
-    on_cpu = not torch.cuda.is_available()
-    assert kernel.is_contiguous(memory_format=torch.channels_last) is on_cpu
+    laid_out = weights[0][kernel].is_contiguous(memory_format=torch.channels_last)
+    assert laid_out is (detector == RETINANET and not torch.cuda.is_available())
     for part in ('val', 'test'):
         assert cut[part] == whole[part]
         assert set(cut[part]['class_AP']) == {'a', 'b', 'c'}
