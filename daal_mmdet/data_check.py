@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset, LVISDataset, LVISV1Dataset
@@ -17,6 +17,7 @@ from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 
 from daal_mmdet.datasets.annotation_file import (
+    HARMLESS,
     Cleaning,
     clean_annotations,
     read_annotations,
@@ -25,10 +26,9 @@ from daal_mmdet.first_few import first_few
 from daal_mmdet.placed_dicts import built_class
 from daal_mmdet.whole_text import write_whole
 
-__all__ = ['check_data', 'innermost_dataset', 'local_dataset']
+__all__ = ['check_data', 'innermost_dataset', 'local_dataset', 'require_sound_data']
 
-# mmdet's evaluation takes these as they are.
-_HARMLESS_IN_VALIDATION = {'boxes without area', 'boxes outside their image'}
+_LOADERS = ('train', 'val', 'test')
 
 
 def check_data(config: Config) -> None:
@@ -64,8 +64,36 @@ def check_data(config: Config) -> None:
             head has too few classes; the message names the file or the key and the
             defects.
     """
-    labels: dict[str, list[str]] = {}
-    for loader in ('train', 'val'):
+    _check(config, ('train', 'val'), mend=True)
+
+
+def require_sound_data(configs: Iterable[Config]) -> None:
+    """Look at the annotation files of several trainings, and change none.
+
+    As :func:`check_data`, with two differences: a training file with defects that mmdet
+    does not pass over ends the program, as a validation file does, and the test data
+    are looked at like those for validation. Configs of the same data and numbers of
+    classes are looked at once.
+
+    Args:
+        configs: Configs of the runs; stay as they are.
+
+    Raises:
+        SystemExit: As for :func:`check_data`.
+    """
+    seen = set()
+    for config in configs:
+        parts = [config.get(f'{loader}_dataloader') for loader in _LOADERS]
+        parts.append(list(_classes_of_heads(config.get('model') or {})))
+        if str(parts) not in seen:
+            seen.add(str(parts))
+            _check(config, _LOADERS, mend=False)
+
+
+def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
+    """Check the loaders' files, the training's first; see :func:`check_data`."""
+    trained: tuple[str, list[str]] | None = None
+    for loader in loaders:
         dataset = _coco_dataset(config, f'{loader}_dataloader')
         if dataset is None:
             continue
@@ -79,17 +107,20 @@ def check_data(config: Config) -> None:
             raise SystemExit(f'{key}: {error}') from error
         _require_different_names(key, source, dataset, cleaned)
         names = _labels(dataset, cleaned)
-        if names is not None:
-            labels[f'{loader}: {source}'] = names
-        if loader == 'val':
-            _check_validation(key, source, cleaning)
+        if loader == 'train' and mend:
+            for line in cleaning.lines():
+                _print(f'{source}: {line}')
+        else:
+            _require_whole(key, source, cleaning)
+        if loader != 'train':
+            if trained is not None and names is not None:
+                _require_same_labels(trained, (f'{loader}: {source}', names))
             continue
-        for line in cleaning.lines():
-            _print(f'{source}: {line}')
         _require_boxes(key, source, dataset, cleaned)
         if names is not None:
+            trained = (f'{loader}: {source}', names)
             _require_heads_for(config, names, _class_names(dataset) or names)
-        if cleaning.counts:
+        if mend and cleaning.counts:
             target = Path(config.work_dir).resolve() / 'annotations' / source.name
             try:
                 write_whole(target, json.dumps(cleaned))
@@ -97,8 +128,6 @@ def check_data(config: Config) -> None:
                 raise SystemExit(f"{key}: can't write a clean copy: {error}") from error
             _print(f'{key}: training on {target}, a copy where that is mended')
             dataset['ann_file'] = str(target)
-    if len(labels) == 2:
-        _require_same_labels(labels)
 
 
 def innermost_dataset(config: Config, loader: str) -> dict:
@@ -143,17 +172,18 @@ def _image_finder(dataset: dict) -> Callable[[str], bool] | None:
     return lambda name: os.path.isfile(os.path.join(folder, name))
 
 
-def _check_validation(key: str, source: Path, cleaning: Cleaning) -> None:
-    if set(cleaning.counts) <= _HARMLESS_IN_VALIDATION:
+def _require_whole(key: str, source: Path, cleaning: Cleaning) -> None:
+    """Refuse what mmdet does not pass over."""
+    if set(cleaning.counts) <= HARMLESS:
         if cleaning.counts:
             _print(
                 f'{key}: {source} holds '
                 + ', '.join(f'{n} {kind}' for kind, n in cleaning.counts.items())
-                + ', which the evaluation counts as it finds them'
+                + ', which mmdet takes as it finds them'
             )
         return
     raise SystemExit(
-        f"{key}: {source} can't be evaluated on:\n  "
+        f"{key}: {source} can't be used:\n  "
         + '\n  '.join(line.split(': ', 1)[1] for line in cleaning.lines())
         + '\ntools/make_subset.py writes a copy where that is mended'
     )
@@ -202,10 +232,22 @@ def _require_different_names(
 
 
 def _require_boxes(key: str, source: Path, dataset: dict, document: dict) -> None:
-    """Count the boxes that the data set takes and those that it names no class for."""
+    """Count the boxes that are trained on and those that mmdet passes over."""
     classes = _class_names(dataset)
     name_of = {c['id']: c['name'] for c in document['categories']}
-    counts = Counter(name_of[a['category_id']] for a in document['annotations'])
+    counts: Counter[str] = Counter()
+    others: Counter[str] = Counter()
+    for annotation in document['annotations']:
+        if annotation.get('ignore'):
+            others['are marked ignore'] += 1
+        elif min(annotation['bbox'][2:]) < 1:
+            others['have a side of less than a pixel'] += 1
+        elif annotation.get('iscrowd'):
+            others['are crowds'] += 1
+        else:
+            counts[name_of[annotation['category_id']]] += 1
+    for what, count in others.items():
+        _print(f'{source}: {count} boxes {what}, and are not trained on')
     if classes is not None:
         unnamed = {name: n for name, n in counts.items() if name not in classes}
         absent = [name for name in classes if name not in name_of.values()]
@@ -267,15 +309,23 @@ def _some(names: Iterable[str]) -> str:
     return first_few([repr(name) for name in names], most=5)
 
 
-def _require_same_labels(labels: dict[str, list[str]]) -> None:
-    (train_key, train), (val_key, val) = labels.items()
+def _require_same_labels(
+    trained: tuple[str, list[str]], judged: tuple[str, list[str]]
+) -> None:
+    (train_key, train), (val_key, val) = trained, judged
+    if not set(val) & set(train):
+        raise SystemExit(
+            f'{val_key}: of the classes of {train_key}, {_some(train)}, its data set '
+            'takes none; metainfo.classes of each loader names what it takes'
+        )
     # Classes that only the validation has are never found, which is right.
     if val[: len(train)] == train:
         return
     if train[: len(val)] == val:
         _print(
-            f'{val_key}: there is no category {_some(train[len(val) :])}, which '
-            f'{train_key} has; CocoMetric stops where the detector finds one'
+            f'{val_key}: there is no category {_some(train[len(val) :])}, or its data '
+            f'set does not name it, which {train_key} has; CocoMetric stops where the '
+            'detector finds one'
         )
         return
     pairs = zip(train, val, strict=False)

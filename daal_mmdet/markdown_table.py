@@ -12,5 +12,7 @@ def markdown_table(
 ) -> str:
     """Lines of a table; all columns but the first ``labels`` are aligned right."""
     rule = '|---' * labels + '|---:' * (len(heads) - labels) + '|'
-    first, *others = (f'| {" | ".join(cells)} |' for cells in (heads, *rows))
+    # A bar in a name would begin a cell.
+    lines = [[cell.replace('|', r'\|') for cell in cells] for cells in (heads, *rows)]
+    first, *others = (f'| {" | ".join(cells)} |' for cells in lines)
     return '\n'.join([first, rule, *others])

@@ -7,7 +7,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from daal_mmdet.data_check import check_data
+from daal_mmdet import data_check
+from daal_mmdet.data_check import check_data, require_sound_data
 from tests.datasets.test_subset import document_of
 
 
@@ -103,7 +104,7 @@ def test_validation_files_are_never_changed(config, tmp_path, changes, message):
 def test_what_the_evaluation_takes_is_told_and_taken(config, tmp_path, capsys):
     spoil(tmp_path, 'val', bbox=[0, 0, 0, 5])
     check_data(config)
-    assert 'holds 1 boxes without area, which the evaluation' in capsys.readouterr().out
+    assert 'holds 1 boxes without area, which mmdet' in capsys.readouterr().out
 
 
 def test_a_missing_validation_image_is_found_before_the_training(config, tmp_path):
@@ -151,7 +152,7 @@ def test_classes_that_only_one_file_has_come_last(config, tmp_path, capsys):
     )  # fmt: skip
     capsys.readouterr()
     check_data(config)
-    assert "there is no category 'c2', which train: " in capsys.readouterr().out
+    assert "there is no category 'c2', or its data set" in capsys.readouterr().out
 
 
 def test_a_head_of_too_few_classes_is_an_error(config):
@@ -303,6 +304,99 @@ def test_half_a_file_and_nothing_left_are_errors(config, tmp_path):
     spoil(tmp_path, 'train', bbox=[])
     with pytest.raises(SystemExit, match='nothing is left of'):
         check_data(config)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'ignore': 1}, 'are marked ignore'),
+        # Boxes in units of the image's sides, for example.
+        ({'bbox': [0.2, 0.3, 0.5, 0.4]}, 'have a side of less than a pixel'),
+        ({'iscrowd': 1}, 'are crowds'),
+    ],
+)
+def test_boxes_that_nothing_is_learned_from_are_counted(
+    config, tmp_path, capsys, changes, message
+):
+    spoil(tmp_path, 'train', **changes)
+    check_data(config)
+    assert f'train.json: 1 boxes {message}, and are' in capsys.readouterr().out
+    assert config.train_dataloader.dataset.ann_file == 'train.json'
+    document = json.loads((tmp_path / 'train.json').read_text())
+    for annotation in document['annotations']:
+        annotation.update(changes)
+    write(tmp_path, 'train', document)
+    with pytest.raises(SystemExit, match='nothing is left of'):
+        check_data(config)
+    assert f'4 boxes {message}' in capsys.readouterr().out
+
+
+def test_a_data_set_that_forgot_its_classes_is_named(config):
+    del config.val_dataloader.dataset['metainfo']
+    message = (
+        r"^val: \S+val\.json: of the classes of train: \S+, 'c0', 'c1', its data set "
+        'takes none; metainfo.classes of each loader names what it takes$'
+    )
+    with pytest.raises(SystemExit, match=message):
+        check_data(config)
+
+
+def test_ids_may_be_written_as_floats(config, tmp_path, capsys):
+    document = json.loads((tmp_path / 'train.json').read_text())
+    for annotation in document['annotations']:
+        annotation.update({key: float(annotation[key]) for key in ('id', 'image_id')})
+    for image in document['images']:
+        image['id'] = float(image['id'])
+    write(tmp_path, 'train', document)
+    check_data(config)
+    assert capsys.readouterr().out == ''
+    document['images'][0]['id'] = float('nan')
+    write(tmp_path, 'train', document)
+    check_data(config)
+    assert '1 images without an id' in capsys.readouterr().out
+
+
+def test_where_no_file_may_be_mended_a_training_file_must_be_whole(config, tmp_path):
+    config.test_dataloader = config.val_dataloader
+    require_sound_data([config, config])
+    spoil(tmp_path, 'train', area=None)
+    with pytest.raises(
+        SystemExit,
+        match=r"train_dataloader\.dataset\.ann_file: \S+ can't be used:\n  1 boxes",
+    ):
+        require_sound_data([config])
+    assert config.train_dataloader.dataset.ann_file == 'train.json'
+    assert not (tmp_path / 'work').exists()
+    # mmdet passes over this one.
+    spoil(tmp_path, 'train', area=0)
+    require_sound_data([config])
+
+
+def test_where_no_file_may_be_mended_the_test_data_are_looked_at_too(config, tmp_path):
+    document = json.loads((tmp_path / 'val.json').read_text())
+    document['categories'].reverse()
+    write(tmp_path, 'test', document)
+    config.test_dataloader = config.val_dataloader.to_dict()
+    config.test_dataloader.dataset.ann_file = 'test.json'
+    check_data(config)
+    with pytest.raises(SystemExit, match="number 0 is 'c0' in train: .*'c1' in test: "):
+        require_sound_data([config])
+
+
+def test_equal_data_are_read_once_for_all_runs(config, monkeypatch):
+    read = []
+
+    def note(path):
+        read.append(path.name)
+        return original(path)
+
+    original = data_check.read_annotations
+    monkeypatch.setattr(data_check, 'read_annotations', note)
+    other = config.to_dict() | {'model': {'bbox_head': {'num_classes': 1}}}
+    require_sound_data([config, config])
+    assert read == ['train.json', 'val.json']
+    with pytest.raises(SystemExit, match='expected 2, the classes of train_dataloader'):
+        require_sound_data([config, Config(other)])
 
 
 @pytest.mark.parametrize('kind', ['Objects365V2Dataset', 'LVISV05Dataset'])

@@ -23,6 +23,7 @@ with contextlib.redirect_stdout(io.StringIO()):
     from daal_mmdet.benchmark.matrix import Failure, MatrixFolder, Running, run_matrix
     from daal_mmdet.benchmark.spec import BenchmarkSpec, PlannedRun, load_spec
     from daal_mmdet.benchmark.table import SPLITS, benchmark_table, select_records
+    from daal_mmdet.data_check import require_sound_data
     from daal_mmdet.preflight import (
         require_data,
         require_output_folder,
@@ -96,6 +97,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'and variant, whatever their configs (default: those of OUT/runs.jsonl whose '
         'config is that of the spec)',
     )
+    parser.add_argument(
+        '--no-data-check',
+        action='store_true',
+        help='take the annotation files as they are, unseen',
+    )
     parser.add_argument('--dpi', type=int, default=90, help='of the figures')
     args = parser.parse_args(argv)
     for name in ('jobs', 'threads', 'dpi'):
@@ -150,6 +156,8 @@ def run_with_bar(
         require_weights(run.config)
         for part in ('train', 'val', 'test'):
             require_data(run.config, part)
+    if not args.no_data_check:
+        require_sound_data(run.config for run in missing)
     share_before = (len(done) + sum(map(folder.progress, missing))) / len(plan)
     with progress_bar(
         total=1, initial=share_before, desc=args.spec.stem, bar_format=_BAR_FORMAT

@@ -6,13 +6,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import math
 import sys
+from collections import Counter
 from pathlib import Path
 
 with contextlib.redirect_stdout(io.StringIO()):
     from mmdet.datasets.api_wrappers import COCO
 
-    from daal_mmdet.datasets.annotation_file import read_annotations, read_json
+    from daal_mmdet.datasets.annotation_file import (
+        HARMLESS,
+        clean_annotations,
+        read_annotations,
+        read_json,
+    )
     from daal_mmdet.evaluation.error_types import error_table
     from daal_mmdet.evaluation.few_class_coco_metric import read_groups
 
@@ -45,22 +52,39 @@ def read_truth(path: Path) -> COCO:
     A box that does not say so is no crowd, and has an area of width x height.
 
     Raises:
-        ValueError: If it is no file of COCO boxes.
+        ValueError: If it is no file of COCO boxes, or has broken ones or two categories
+            of one name.
     """
     coco = COCO()
     coco.dataset = read_annotations(path)
+    _, cleaning = clean_annotations(coco.dataset)
+    broken = [
+        line.removeprefix('left out: ')
+        for kind, line in zip(cleaning.counts, cleaning.lines(), strict=True)
+        if kind not in HARMLESS and line.startswith('left out: ')
+    ]
+    if broken:
+        raise ValueError(f'{path}: ' + '; '.join(broken))
+    names = Counter(category['name'] for category in coco.dataset['categories'])
+    repeated = [name for name, count in names.items() if count > 1]
+    if repeated:
+        raise ValueError(f'{path}: category names repeat: {repeated}')
     for annotation in coco.dataset['annotations']:
-        box = annotation.get('bbox')
-        if not isinstance(box, list) or len(box) != 4:
-            raise ValueError(
-                f'{path}: annotation {annotation.get("id")!r}: expected a bbox of four '
-                f'numbers, got {box!r}'
-            )
-        annotation.setdefault('iscrowd', 0)
-        annotation.setdefault('area', box[2] * box[3])
+        _, _, width, height = annotation['bbox']
+        for key, value in (('iscrowd', 0), ('area', width * height)):
+            if annotation.get(key) is None:
+                annotation[key] = value
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
+
+
+def _items(value: object) -> list:
+    return value if isinstance(value, list) else []
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def read_detections(path: Path, coco: COCO) -> list[dict]:
@@ -76,6 +100,13 @@ def read_detections(path: Path, coco: COCO) -> list[dict]:
         isinstance(d, dict) and keys <= d.keys() for d in detections
     ):
         raise ValueError(f'{path} is no list of detections with {sorted(keys)}')
+    for detection in detections:
+        numbers = [detection['score'], *_items(detection['bbox'])]
+        if len(numbers) != 5 or not all(map(_is_finite, numbers)):
+            raise ValueError(
+                f'{path}: expected a bbox of four finite numbers and a finite score, '
+                f'got {detection}'
+            )
     for key, what, known in (
         ('image_id', 'on {} images', coco.imgs),
         ('category_id', 'of {} categories', coco.cats),

@@ -91,6 +91,8 @@ def show(report: SubsetReport) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Write the subset."""
     args = parse_args(argv)
+    if Path(args.out).is_dir():
+        raise SystemExit(f'--out: expected a file, got the folder {args.out!r}')
     require_output_folder('--out', Path(args.out).parent)
     if args.copy_images is not None:
         require_output_folder('--copy-images', args.copy_images)

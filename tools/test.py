@@ -55,7 +55,7 @@ def use_test_time_augmentation(config: Config) -> None:
     if 'tta_model' not in config:
         nms = {'type': 'nms', 'iou_threshold': 0.5}
         config.tta_model = {
-            'type': 'DetTTAModel',
+            'type': 'mmdet.DetTTAModel',
             'tta_cfg': {'nms': nms, 'max_per_img': 100},
         }
     dataset = innermost_dataset(config, 'test_dataloader')
@@ -63,7 +63,7 @@ def use_test_time_augmentation(config: Config) -> None:
         *steps, pack = dataset.pipeline
         keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
         pack = {**pack, 'meta_keys': (*keys, 'flip', 'flip_direction')}
-        flips = [{'type': 'RandomFlip', 'prob': prob} for prob in (1.0, 0.0)]
+        flips = [{'type': 'mmdet.RandomFlip', 'prob': prob} for prob in (1.0, 0.0)]
         both = {'type': 'TestTimeAug', 'transforms': [flips, [pack]]}
         config.tta_pipeline = [*steps, both]
     config.model = ConfigDict(**config.tta_model, module=config.model)

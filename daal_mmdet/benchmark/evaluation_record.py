@@ -116,18 +116,18 @@ def evaluation_record(
         raise ValueError(
             f'evaluation: expected bbox_mAP, as CocoMetric returns, got {list(metrics)}'
         )
-    missing = [name for name in classes if f'{name}_precision' not in values]
-    if missing:
+    class_ap = {name: values.get(f'{name}_precision') for name in classes}
+    if classes and all(value is None for value in class_ap.values()):
         raise ValueError(
-            f'evaluation: expected the AP of each class, got none of {missing}; the '
-            'evaluator needs classwise=True'
+            f'evaluation: expected the AP of each class, got none of {list(classes)}; '
+            'the evaluator needs classwise=True'
         )
     record: dict = {
         key.removeprefix('bbox_'): _ap(value)
         for key, value in values.items()
         if key.startswith('bbox_mAP')
     }
-    record['class_AP'] = {name: _ap(values[f'{name}_precision']) for name in classes}
+    record['class_AP'] = {name: _ap(value) for name, value in class_ap.items()}
     return record
 
 
@@ -145,6 +145,7 @@ def _without_prefix(metrics: Mapping[str, float]) -> dict[str, float]:
     return values
 
 
-def _ap(value: float) -> float | None:
-    value = float(value)
+def _ap(value: float | None) -> float | None:
+    # None for a class that the file has no category of.
+    value = float('nan') if value is None else float(value)
     return None if math.isnan(value) or value < 0 else value

@@ -109,8 +109,8 @@ def _prepare(config: Config, folder: Path) -> None:
     seed = config.randomness.seed
     config.custom_hooks = [
         *(config.get('custom_hooks') or []),
-        dict(type='RepeatableTrainingHook', seed=seed),
-        dict(type='ProgressFileHook', path=str(folder / PROGRESS)),
+        dict(type='mmdet.RepeatableTrainingHook', seed=seed),
+        dict(type='mmdet.ProgressFileHook', path=str(folder / PROGRESS)),
     ]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = [
+    'HARMLESS',
     'Cleaning',
     'clean_annotations',
     'file_name',
@@ -23,6 +24,10 @@ _KEYS = ('images', 'annotations', 'categories')
 _AREA = 'boxes without their area, which is taken as width x height'
 _ISCROWD = 'boxes without iscrowd, which is taken as 0'
 _COMPLETED = (_AREA, _ISCROWD)
+_NO_AREA = 'boxes without area'
+_OUTSIDE = 'boxes outside their image'
+# mmdet takes these as they are, in training and in evaluation.
+HARMLESS = frozenset({_NO_AREA, _OUTSIDE})
 # mmdet holds a box in float32, where more than this is infinite.
 _LARGEST = 3.4e38
 
@@ -178,7 +183,8 @@ def _unique(items: Iterable[dict], noun: str, cleaning: Cleaning) -> Iterable[di
     seen = set()
     plural = {'category': 'categories'}.get(noun, f'{noun}s')
     for item in items:
-        if not isinstance(item.get('id'), int | str):
+        # pandas writes floats.
+        if not isinstance(item.get('id'), str) and not _is_finite(item.get('id')):
             cleaning.add(f'{plural} without an id', str(item)[:80])
         elif item['id'] in seen:
             cleaning.add(f'{plural} whose id is used before', f'id {item["id"]}')
@@ -215,10 +221,10 @@ def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
         return 'boxes without four finite numbers', shown
     x, y, width, height = box
     if width <= 0 or height <= 0:
-        return 'boxes without area', shown
+        return _NO_AREA, shown
     area = annotation.get('area')
     if area is not None and not _is_positive(area):
-        return 'boxes without area', f'area {area}'
+        return _NO_AREA, f'area {area}'
     if x >= image['width'] or y >= image['height'] or x + width <= 0 or y + height <= 0:
-        return 'boxes outside their image', shown
+        return _OUTSIDE, shown
     return '', ''

@@ -212,11 +212,20 @@ def test_tool(tmp_path, capsys):
     truth.write_text(json.dumps(document))
     with pytest.raises(
         SystemExit,
-        match=r'val\.json: annotation 2: expected a bbox of four numbers, got \[1, 2\]',
+        match=r'val\.json: 1 boxes without four finite .*tion 2, bbox \[1, 2\]\)$',
     ):
         detection_errors.main(arguments)
+    document = annotated(BOXES[:3])
+    document['categories'][1]['name'] = document['categories'][0]['name']
+    truth.write_text(json.dumps(document))
+    with pytest.raises(SystemExit, match=r"category names repeat: \['cat'\]"):
+        detection_errors.main(arguments)
     truth.write_text(json.dumps(annotated(BOXES[:3])))
+    expected = r'out\.bbox\.json: expected a bbox of four finite numbers and a finite'
     for detections, message in (
+        ([DETECTIONS[0][0] | {'bbox': [1, 2, 3]}], expected),
+        ([DETECTIONS[0][0] | {'bbox': [1, 2, 3, None]}], expected),
+        ([DETECTIONS[0][0] | {'score': float('nan')}], expected),
         ('[{"image_id"', 'out.bbox.json is no JSON, or only part of one'),
         ('{}', r"is no list of detections with \['bbox', 'category_id', 'im"),
         ([DETECTIONS[0][0] | {'image_id': 77}], 'on 1 images that .* such as 77'),

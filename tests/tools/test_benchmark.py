@@ -1,4 +1,5 @@
 import fcntl
+import json
 import re
 import subprocess
 import sys
@@ -204,6 +205,17 @@ def test_missing_weights_and_data_end_it_before_the_first_run(
     assert not (tmp_path / 'out').exists()
     with pytest.raises(AssertionError, match='a run was started'):
         benchmark.main([str(spec_file), *out])
+    # A test of other labels than those trained would be of nothing.
+    document = json.loads((tmp_path / 'data.json').read_text())
+    document['categories'].reverse()
+    (tmp_path / 'test.json').write_text(json.dumps(document))
+    spec_file.write_text(
+        SPEC + "overrides = {'test_dataloader.dataset.ann_file': 'test.json'}"
+    )
+    with pytest.raises(SystemExit, match='the files stand in different orders'):
+        benchmark.main([str(spec_file), *out])
+    with pytest.raises(AssertionError, match='a run was started'):
+        benchmark.main([str(spec_file), *out, '--no-data-check'])
 
 
 def test_runs_that_failed_are_told_where_no_table_can_be_made(

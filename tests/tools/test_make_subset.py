@@ -108,6 +108,14 @@ def test_a_figure_of_an_unknown_format_is_named_before_the_subset(source):
     assert not (source.parent / 'out').exists()
 
 
+def test_a_folder_is_never_replaced_by_the_file(source, tmp_path):
+    link = tmp_path / 'link'
+    link.symlink_to(source.parent)
+    with pytest.raises(SystemExit, match='^--out: expected a file, got the folder'):
+        make_subset_tool.main([str(source), '--out', str(link)])
+    assert link.is_symlink()
+
+
 def test_the_source_is_never_overwritten(source):
     before = source.read_bytes()
     with pytest.raises(SystemExit, match='is the source itself'):
