@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from daal_mmdet.data_check import local_dataset
 from daal_mmdet.placed_dicts import PRETRAINED, bare_type, placed_dicts
 
 __all__ = [
+    'hold_folder',
     'require_checkpoint',
     'require_data',
     'require_file',
@@ -106,6 +109,26 @@ def require_output_folder(name: str, folder: str | os.PathLike) -> None:
             f'{name}: {str(folder)!r} cannot be written to ({error.strerror}); name '
             'another folder'
         ) from error
+
+
+@contextlib.contextmanager
+def hold_folder(name: str, folder: Path) -> Iterator[None]:
+    """Make a folder and keep other processes that hold it out, or exit with a message.
+
+    Args:
+        name: The option that names it.
+        folder: The folder; a file ``lock`` stays there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / 'lock').open('w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SystemExit(
+                f'{name}: another process is at work in {str(folder)!r}; wait for it, '
+                'or name another folder'
+            ) from error
+        yield
 
 
 def require_picture(name: str, path: str | os.PathLike) -> None:

@@ -12,7 +12,12 @@ from mmengine.config import Config, DictAction
 from daal_mmdet.forecasting.comparison import TARGET_NOISE, run_comparison
 from daal_mmdet.forecasting.comparison_table import comparison_table
 from daal_mmdet.placed_dicts import bare_type
-from daal_mmdet.preflight import require_data, require_file, require_output_folder
+from daal_mmdet.preflight import (
+    hold_folder,
+    require_data,
+    require_file,
+    require_output_folder,
+)
 from daal_mmdet.progress import progress_bar
 
 LOSSES = ('mse', 'mae', 'adaptive_dynamic', 'kalman')
@@ -84,7 +89,10 @@ def main(argv: list[str] | None = None) -> None:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     total = len(configs) * len(args.conditions) * len(seeds)
     try:
-        with progress_bar(total=total, desc='trainings', unit='run') as bar:
+        with (
+            hold_folder('--out', args.out),
+            progress_bar(total=total, desc='trainings', unit='run') as bar,
+        ):
             records = run_comparison(
                 configs,
                 args.conditions,

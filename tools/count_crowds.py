@@ -16,7 +16,7 @@ from daal_mmdet.counting.comparison import (
     run_schemes,
 )
 from daal_mmdet.counting.comparison_table import scheme_table
-from daal_mmdet.preflight import require_data, require_output_folder
+from daal_mmdet.preflight import hold_folder, require_data, require_output_folder
 from daal_mmdet.progress import progress_bar
 from daal_mmdet.run_records import read_records
 
@@ -133,7 +133,10 @@ def main(argv: list[str] | None = None) -> None:
                 require_data(config, part)
         total = len(configs) * len(folds) * len(seeds)
         try:
-            with progress_bar(total=total, desc='trainings', unit='run') as bar:
+            with (
+                hold_folder('--out', args.out),
+                progress_bar(total=total, desc='trainings', unit='run') as bar,
+            ):
                 records = run_schemes(
                     configs, folds, seeds, args.out, on_done=lambda record: bar.update()
                 )

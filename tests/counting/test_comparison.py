@@ -25,6 +25,7 @@ from daal_mmdet.counting.crowd_scenes import (
     write_ucf_cc_50_layout,
 )
 from daal_mmdet.counting.finished_run import FinishedRun
+from daal_mmdet.preflight import hold_folder
 from daal_mmdet.run_records import append_record, read_records
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'counting'
@@ -239,6 +240,11 @@ def test_a_report_is_of_the_settings_that_are_asked_for(tmp_path, ucf, trained, 
     """Not of those that a later call with other settings has begun with."""
     common = [str(CONFIGS / 'csrnet_small_ucf_cc_50.py'), '--out', str(tmp_path)]
     common += ['--data-root', str(ucf), '--schemes', 'CSRNet', 'CSRNet + BNM']
+    with (
+        hold_folder('--out', tmp_path),
+        pytest.raises(SystemExit, match='^--out: another process is at work in'),
+    ):
+        count_crowds.main([*common, '--folds', '0', '--seeds', '2'])
     count_crowds.main([*common, '--folds', '0', '--seeds', '2'])
     other = ['--cfg-options', 'train_cfg.max_iters=20']
     plain = [*common[:-2], 'CSRNet', '--folds', '0', *other]

@@ -11,6 +11,7 @@ from matplotlib.image import imread
 from mmengine.config import Config
 
 from daal_mmdet.forecasting import comparison
+from daal_mmdet.preflight import hold_folder
 from daal_mmdet.run_records import read_records
 
 SMALL = [
@@ -189,6 +190,10 @@ def test_bad_arguments_are_named(configs, tmp_path, capsys):
         compare_forecasts.main(['--configs', configs[0], 'nope.py'])
     with pytest.raises(SystemExit, match="^--out: '/proc/a' cannot be written to"):
         compare_forecasts.main(['--configs', *configs, '--out', '/proc/a'])
+    out = tmp_path / 'held'
+    message = f'^--out: another process is at work in {str(out)!r}; wait for it'
+    with hold_folder('--out', out), pytest.raises(SystemExit, match=message):
+        compare_forecasts.main(['--configs', *configs, '--out', str(out)])
     with pytest.raises(SystemExit):
         plot_forecasts.main([str(tmp_path), 'a.png'])
     assert "has test runs of [], not 'clean'" in capsys.readouterr().err
