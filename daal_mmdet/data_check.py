@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset, LVISDataset, LVISV1Dataset
-from mmdet.registry import DATASETS
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
@@ -26,7 +27,13 @@ from daal_mmdet.first_few import first_few
 from daal_mmdet.placed_dicts import built_class
 from daal_mmdet.whole_text import write_whole
 
-__all__ = ['check_data', 'innermost_dataset', 'local_dataset', 'require_sound_data']
+__all__ = [
+    'check_data',
+    'innermost_dataset',
+    'local_dataset',
+    'local_files_of_metrics',
+    'require_sound_data',
+]
 
 _LOADERS = ('train', 'val', 'test')
 
@@ -44,11 +51,12 @@ def check_data(config: Config) -> None:
 
     mmdet numbers the classes in the order of a file's categories. Where the two files
     do not number alike, the detector would be judged by other labels than it learned:
-    that ends the program too, and so do two categories of one name, from which on all
-    labels would be one too high. Boxes of a category that the data set does not name
-    are passed over by mmdet, and counted here. A head of fewer classes than the data
-    set has would train objects of the last ones as background, in silence: that ends
-    the program; a head of more classes is told.
+    that ends the program too, as does a metric whose own file numbers otherwise, and
+    two categories of one name, from which on all labels would be one too high. Boxes
+    that mmdet passes over or nothing is learned from (of a category that the data set
+    does not name, marked ``ignore``, below a pixel, crowds) are counted. A head of
+    fewer classes than the data set has would train objects of the last ones as
+    background, in silence: that ends the program; a head of more classes is told.
 
     Looked at are COCO and LVIS files on local disks; data sets of other kinds, panoptic
     ones among them, and lists of data sets, are left alone. Every process does the
@@ -113,8 +121,11 @@ def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
         else:
             _require_whole(key, source, cleaning)
         if loader != 'train':
-            if trained is not None and names is not None:
-                _require_same_labels(trained, (f'{loader}: {source}', names))
+            if names is not None:
+                judged = (f'{loader}: {source}', names)
+                if trained is not None:
+                    _require_same_labels(trained, judged)
+                _check_metrics(config, loader, dataset, source, judged)
             continue
         _require_boxes(key, source, dataset, cleaned)
         if names is not None:
@@ -144,6 +155,27 @@ def local_dataset(config: Config, loader: str) -> dict | None:
     dataset = innermost_dataset(config, loader)
     remote = any('://' in str(dataset.get(key)) for key in ('data_root', 'ann_file'))
     return None if remote or dataset.get('backend_args') else dataset
+
+
+def local_files_of_metrics(
+    config: Config, part: str
+) -> Iterator[tuple[str, str, dict]]:
+    """Annotation files on local disks that the metrics of a loop read.
+
+    Yields:
+        The key, the file and the metric's config.
+    """
+    place = f'{part}_evaluator'
+    metrics = config.get(place) or []
+    if isinstance(metrics, dict) and 'metrics' in metrics:
+        place, metrics = f'{place}.metrics', metrics['metrics']
+    several = isinstance(metrics, list)
+    for i, metric in enumerate(metrics if several else [metrics]):
+        for key in ('ann_file', 'train_ann_file'):
+            path = metric.get(key)
+            local = path and isinstance(path, str) and '://' not in path
+            if local and not metric.get('backend_args'):
+                yield f'{place}{f"[{i}]" if several else ""}.{key}', path, metric
 
 
 def _coco_dataset(config: Config, loader: str) -> dict | None:
@@ -307,6 +339,32 @@ def _stages(parent: dict, key: str, name: str) -> Iterator[tuple[str, dict]]:
 
 def _some(names: Iterable[str]) -> str:
     return first_few([repr(name) for name in names], most=5)
+
+
+def _check_metrics(
+    config: Config,
+    loader: str,
+    dataset: dict,
+    source: Path,
+    judged: tuple[str, list[str]],
+) -> None:
+    """Compare other files that COCO's metrics take the truth from.
+
+    A metric numbers the classes in the order of its own file.
+    """
+    for key, path, metric in local_files_of_metrics(config, loader):
+        kind = built_class(metric, METRICS)
+        same = os.path.realpath(path) == os.path.realpath(source)
+        is_coco = inspect.isclass(kind) and issubclass(kind, CocoMetric)
+        if same or not is_coco or not key.endswith('.ann_file'):
+            continue
+        try:
+            document = read_annotations(path)
+        except (OSError, ValueError) as error:
+            raise SystemExit(f'{key}: {error}') from error
+        names = _labels(dataset, document)
+        if names is not None:
+            _require_same_labels(judged, (f'{key}: {path}', names))
 
 
 def _require_same_labels(

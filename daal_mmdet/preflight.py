@@ -13,7 +13,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from mmengine.config import Config
 
 from daal_mmdet.checkpoints import why_damaged
-from daal_mmdet.data_check import local_dataset
+from daal_mmdet.data_check import local_dataset, local_files_of_metrics
 from daal_mmdet.placed_dicts import PRETRAINED, bare_type, placed_dicts
 
 __all__ = [
@@ -59,7 +59,8 @@ def require_data(config: Config, part: str) -> None:
         SystemExit: If one is missing; the message names the key and ends with the
             config's ``data_hint`` if it has one.
     """
-    for key, path in (*_data_of(config, part), *_files_of_metrics(config, part)):
+    metrics = local_files_of_metrics(config, part)
+    for key, path, *_ in (*_data_of(config, part), *metrics):
         # Some data sets read a folder of annotations, or one file of everything.
         either = key.endswith(('dataset.ann_file', 'data_root'))
         if not (os.path.exists if either else os.path.isfile)(path):
@@ -162,18 +163,3 @@ def _data_of(config: Config, part: str) -> Iterator[tuple[str, str]]:
             yield f'{loader}.dataset.series', series
     elif root:
         yield f'{loader}.dataset.data_root', root
-
-
-def _files_of_metrics(config: Config, part: str) -> Iterator[tuple[str, str]]:
-    """Annotation files that the metrics of a loop read, and their keys."""
-    place = f'{part}_evaluator'
-    metrics = config.get(place) or []
-    if isinstance(metrics, dict) and 'metrics' in metrics:
-        place, metrics = f'{place}.metrics', metrics['metrics']
-    several = isinstance(metrics, list)
-    for i, metric in enumerate(metrics if several else [metrics]):
-        for key in ('ann_file', 'train_ann_file'):
-            path = metric.get(key)
-            local = path and isinstance(path, str) and '://' not in path
-            if local and not metric.get('backend_args'):
-                yield f'{place}{f"[{i}]" if several else ""}.{key}', path

@@ -341,6 +341,24 @@ def test_a_data_set_that_forgot_its_classes_is_named(config):
         check_data(config)
 
 
+def test_a_metric_whose_own_file_numbers_otherwise_is_an_error(config, tmp_path):
+    document = json.loads((tmp_path / 'val.json').read_text())
+    same = dict(type='CocoMetric', ann_file=str(tmp_path / 'val.json'))
+    config.val_evaluator = [same, dict(type='DumpResults', out_file_path='a.pkl')]
+    check_data(config)
+    document['categories'].reverse()
+    write(tmp_path, 'other', document)
+    other = tmp_path / 'other.json'
+    config.val_evaluator[0].ann_file = str(other)
+    key = r'val_evaluator\[0\]\.ann_file: '
+    message = rf"number 0 is 'c0' in val: .* and 'c1' in {key}{other}"
+    with pytest.raises(SystemExit, match=message):
+        check_data(config)
+    other.write_text('{"images": [')
+    with pytest.raises(SystemExit, match=f'^{key}.* is no JSON'):
+        check_data(config)
+
+
 def test_ids_may_be_written_as_floats(config, tmp_path, capsys):
     document = json.loads((tmp_path / 'train.json').read_text())
     for annotation in document['annotations']:

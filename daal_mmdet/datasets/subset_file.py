@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from daal_mmdet.first_few import first_few
 from daal_mmdet.progress import progress_bar
 from daal_mmdet.whole_text import write_whole
 
@@ -140,9 +141,11 @@ def write_subset(
     if options.images is not None:
         document = take_images(document, options.images, options.seed)
     names = [file_name(image) for image in document['images']]
+    if copy_images_to is not None or options.lvis_folder is not None:
+        _require_relative(source, names)
     document = _in_format(document, options)
     if not document['images']:
-        raise ValueError(f'{source}: no image is left')
+        raise ValueError('\n'.join([f'{source}: no image is left', *cleaning.lines()]))
     if copy_images_to is not None:
         _copy_images(Path(image_dir), Path(copy_images_to), names, progress)
     write_whole(out, json.dumps(document))
@@ -156,6 +159,18 @@ def write_subset(
         ),
         cleaning=cleaning,
     )
+
+
+def _require_relative(source: str | os.PathLike, names: Iterable[str]) -> None:
+    """Refuse names that would lead out of a folder that they are put below."""
+    leading_out = [
+        name for name in names if os.path.isabs(name) or '..' in Path(name).parts
+    ]
+    if leading_out:
+        raise ValueError(
+            f'{source}: expected file names below the folder of the images, got '
+            f'{first_few(leading_out)}'
+        )
 
 
 def _in_format(document: dict, options: SubsetOptions) -> dict:

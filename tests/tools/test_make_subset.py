@@ -116,6 +116,25 @@ def test_a_folder_is_never_replaced_by_the_file(source, tmp_path):
     assert link.is_symlink()
 
 
+@pytest.mark.parametrize(
+    'options', [['--to-lvis', 'val2017'], ['--copy-images', 'kept']]
+)
+@pytest.mark.parametrize('place', ['{}/images/1.jpg', '../images/1.jpg'])
+def test_names_that_lead_out_of_the_folder_are_refused(
+    source, tmp_path, monkeypatch, options, place
+):
+    monkeypatch.chdir(tmp_path)
+    name = place.format(tmp_path)
+    document = json.loads(source.read_text())
+    for image in document['images']:
+        image['file_name'] = name
+    source.write_text(json.dumps(document))
+    message = f'below the folder of the images, got {name}, '
+    with pytest.raises(SystemExit, match=message):
+        run(source, *options, '--image-dir', tmp_path / 'images')
+    assert not (tmp_path / 'kept').exists()
+
+
 def test_the_source_is_never_overwritten(source):
     before = source.read_bytes()
     with pytest.raises(SystemExit, match='is the source itself'):
