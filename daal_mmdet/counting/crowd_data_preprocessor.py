@@ -21,7 +21,9 @@ class CrowdDataPreprocessor(ImgDataPreprocessor):
     Images are padded at the right and at the bottom, after normalisation, so with the
     mean colour, to a multiple of ``stride``; maps with zeros. ``map_shape`` in the
     sample's metainfo says how many rows and columns of the map belong to the image;
-    beyond them the model neither learns nor counts.
+    beyond them the model neither learns nor counts. Its layers see the padding, though,
+    so that cells near it differ from those of the image alone: evaluate images of
+    several sizes one by one, as the configs do.
 
     Args:
         mean: Of the channels, in the order after ``bgr_to_rgb``, in 0 to 255.

@@ -300,7 +300,8 @@ class AdaptiveComposition(FilterState):
             return
         if key in unexpected_keys:
             unexpected_keys.remove(key)
-        saved = state_dict[key]
+        # It may be a view of the state that is emptied here.
+        saved = state_dict[key].clone()
         counts = min(len(saved), len(self.pending)) + _COUNTS_END
         # Room for more or fewer classes lies before the sums of every loss.
         self.pending.zero_()

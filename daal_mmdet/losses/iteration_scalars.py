@@ -10,13 +10,32 @@ from torch import Tensor
 
 __all__ = ['IterationScalars', 'check_prefix', 'current_iteration']
 
+# RuntimeInfoHook sets it for the time of a loop.
+_STAGE = 'loop_stage'
+
 
 # A compiled loss leaves its graph to read.
 @torch.compiler.disable
 def current_iteration() -> int | None:
-    """The running iteration as ``RuntimeInfoHook`` keeps it; None with no runner."""
-    iteration: int | None = MessageHub.get_current_instance().get_info('iter')
+    """The running iteration as ``RuntimeInfoHook`` keeps it; None with no runner.
+
+    Several runners may have been built in a process: the one at work counts, not the
+    one built last. A hub in which somebody has set ``'iter'`` alone counts too, one
+    whose training is over does not.
+    """
+    hub = _hub_at_work()
+    if hub.get_info(_STAGE) is None and hub.get_info('max_iters') is not None:
+        return None
+    iteration: int | None = hub.get_info('iter')
     return iteration
+
+
+def _hub_at_work() -> MessageHub:
+    """That of the runner in a loop; the current one where none is."""
+    for hub in reversed(MessageHub._instance_dict.values()):
+        if hub.get_info(_STAGE) is not None:
+            return hub
+    return MessageHub.get_current_instance()
 
 
 def check_prefix(key: str, value: object) -> None:
@@ -62,7 +81,7 @@ class IterationScalars:
         self._in_flight = names, host, done
 
     def _publish(self, names: list[str], values: Tensor) -> None:
-        hub = MessageHub.get_current_instance()
+        hub = _hub_at_work()
         for name, value in zip(names, values.tolist(), strict=True):
             hub.update_scalar(f'train/{self.prefix}_{name}', value)
 
