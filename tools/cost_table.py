@@ -59,6 +59,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name)
         if not value > 0:
             parser.error(f'--{name.replace("_", "-")}: expected > 0, got {value}')
+    if min(args.image_size) < 1:
+        parser.error(f'--image-size: expected sides > 0, got {args.image_size}')
     return args
 
 

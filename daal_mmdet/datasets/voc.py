@@ -21,7 +21,8 @@ from daal_mmdet.whole_text import write_whole
 
 __all__ = ['Conversion', 'Defect', 'convert_voc']
 
-_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.JPG', '.JPEG', '.PNG')
+_LOWER_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
+_IMAGE_SUFFIXES = (*_LOWER_SUFFIXES, *map(str.upper, _LOWER_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _find_files(
         if not xml.is_file():
             missing.append(str(xml))
         if image is None:
-            missing.append(str(images[0]))
+            missing.append(f'{images[0]} (or {", ".join(_LOWER_SUFFIXES[1:])})')
         else:
             files[name] = (xml, image)
     if missing:

@@ -255,7 +255,10 @@ def test_missing_files_are_all_named_before_anything_is_written(tmp_path):
     root = write_voc(tmp_path / 'voc', {'a': [], 'b': [], 'c': []})
     (root / 'JPEGImages' / 'a.jpg').unlink()
     (root / 'Annotations' / 'c.xml').unlink()
-    with pytest.raises(FileNotFoundError, match=r'(?s)2 files .*a\.jpg.*c\.xml'):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r'(?s)2 files .*a\.jpg \(or \.jpeg, \.png, \.bmp\).*c\.xml',
+    ):
         convert_voc(root, tmp_path / 'coco', ['train'], progress=False)
     assert not (tmp_path / 'coco').exists()
 

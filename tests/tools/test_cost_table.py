@@ -108,5 +108,8 @@ def test_numbers_are_checked_on_the_command_line(capsys):
     with pytest.raises(SystemExit):
         tool.main([str(RETINANET), '--step-seconds', '0'])
     assert '--step-seconds: expected > 0, got 0' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tool.main([str(RETINANET), '--image-size', '-5', '64'])
+    assert '--image-size: expected sides > 0, got [-5, 64]' in capsys.readouterr().err
     with pytest.raises(SystemExit, match='num_gpus: expected a value >= 1, got 0'):
         tool.main([str(RETINANET), '--gpus', '0'])
