@@ -55,7 +55,7 @@ def use_test_time_augmentation(config: Config) -> None:
     if 'tta_model' not in config:
         nms = {'type': 'nms', 'iou_threshold': 0.5}
         config.tta_model = {
-            'type': 'mmdet.DetTTAModel',
+            'type': 'DetTTAModel',
             'tta_cfg': {'nms': nms, 'max_per_img': 100},
         }
     dataset = innermost_dataset(config, 'test_dataloader')
