@@ -261,5 +261,5 @@ def _legend(figure: Figure, names: Sequence[str], colors: Mapping[str, str]) -> 
 def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout='constrained')
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontweight='bold')
+    figure.suptitle(title, fontweight='bold', wrap=True)
     return figure

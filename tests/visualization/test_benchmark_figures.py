@@ -146,6 +146,15 @@ def test_differences_show_seeds_mean_and_interval(tmp_path):
         assert axes.get_xlabel() == 'difference to FocalLoss'
 
 
+def test_a_long_title_is_broken_into_lines(tmp_path):
+    differences = {'mAP': {'DAALLoss': Difference(np.array([0.01, 0.03]), None)}}
+    title = 'Paired differences to FocalLoss on a data set that has a long name'
+    figure = draw_differences(differences, VARIANTS, 'FocalLoss', title)
+    gray = pixels(figure, tmp_path)
+    # Nothing is cut off at the sides.
+    assert (gray[:, [0, -1]] == 255).all()
+
+
 def test_no_differences():
     with pytest.raises(ValueError, match='differences: expected at least one metric'):
         draw_differences({}, VARIANTS, 'FocalLoss', '')
