@@ -22,6 +22,7 @@ from daal_mmdet.datasets.annotation_file import (
     Cleaning,
     clean_annotations,
     read_annotations,
+    repeated_names,
 )
 from daal_mmdet.first_few import first_few
 from daal_mmdet.placed_dicts import built_class
@@ -216,7 +217,7 @@ def _require_whole(key: str, source: Path, cleaning: Cleaning) -> None:
         return
     raise SystemExit(
         f"{key}: {source} can't be used:\n  "
-        + '\n  '.join(line.split(': ', 1)[1] for line in cleaning.lines())
+        + '\n  '.join(map(cleaning.describe, cleaning.counts))
         + '\ntools/make_subset.py writes a copy where that is mended'
     )
 
@@ -253,11 +254,8 @@ def _require_different_names(
     key: str, source: Path, dataset: dict, document: dict
 ) -> None:
     classes = _class_names(dataset)
-    counts = Counter(category['name'] for category in document['categories'])
     repeated = [
-        name
-        for name, count in counts.items()
-        if count > 1 and (classes is None or name in classes)
+        name for name in repeated_names(document) if classes is None or name in classes
     ]
     if repeated:
         raise SystemExit(f'{key}: {source}: category names repeat: {_some(repeated)}')

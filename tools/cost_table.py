@@ -11,6 +11,7 @@ import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.cost_model import Cluster, cost_table, workload_of
 from daal_mmdet.hooks import KalmanCovarianceHook
 from daal_mmdet.losses import DAALLoss
+from daal_mmdet.placed_dicts import built_class
 from daal_mmdet.preflight import require_file
 
 
@@ -69,8 +70,8 @@ def missing_parts(config: Config, model: nn.Module) -> list[str]:
     missing = []
     if not any(isinstance(module, DAALLoss) for module in model.modules()):
         missing.append('DAALLoss')
-    kinds = [hook.get('type') for hook in config.get('custom_hooks') or []]
-    kinds = [HOOKS.get(kind) if isinstance(kind, str) else kind for kind in kinds]
+    hooks = config.get('custom_hooks') or []
+    kinds = [built_class(hook, HOOKS) for hook in hooks]
     if KalmanCovarianceHook not in kinds:
         missing.append('KalmanCovarianceHook')
     return missing

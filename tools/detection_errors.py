@@ -6,19 +6,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import math
 import sys
-from collections import Counter
 from pathlib import Path
 
 with contextlib.redirect_stdout(io.StringIO()):
     from mmdet.datasets.api_wrappers import COCO
 
     from daal_mmdet.datasets.annotation_file import (
+        COMPLETED,
         HARMLESS,
         clean_annotations,
+        is_box,
+        is_finite,
         read_annotations,
         read_json,
+        repeated_names,
     )
     from daal_mmdet.evaluation.error_types import error_table
     from daal_mmdet.evaluation.few_class_coco_metric import read_groups
@@ -58,15 +60,10 @@ def read_truth(path: Path) -> COCO:
     coco = COCO()
     coco.dataset = read_annotations(path)
     _, cleaning = clean_annotations(coco.dataset)
-    broken = [
-        line.removeprefix('left out: ')
-        for kind, line in zip(cleaning.counts, cleaning.lines(), strict=True)
-        if kind not in HARMLESS and line.startswith('left out: ')
-    ]
+    broken = [kind for kind in cleaning.counts if kind not in HARMLESS | COMPLETED]
     if broken:
-        raise ValueError(f'{path}: ' + '; '.join(broken))
-    names = Counter(category['name'] for category in coco.dataset['categories'])
-    repeated = [name for name, count in names.items() if count > 1]
+        raise ValueError(f'{path}: ' + '; '.join(map(cleaning.describe, broken)))
+    repeated = repeated_names(coco.dataset)
     if repeated:
         raise ValueError(f'{path}: category names repeat: {repeated}')
     for annotation in coco.dataset['annotations']:
@@ -77,14 +74,6 @@ def read_truth(path: Path) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
-
-
-def _items(value: object) -> list:
-    return value if isinstance(value, list) else []
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def read_detections(path: Path, coco: COCO) -> list[dict]:
@@ -101,8 +90,7 @@ def read_detections(path: Path, coco: COCO) -> list[dict]:
     ):
         raise ValueError(f'{path} is no list of detections with {sorted(keys)}')
     for detection in detections:
-        numbers = [detection['score'], *_items(detection['bbox'])]
-        if len(numbers) != 5 or not all(map(_is_finite, numbers)):
+        if not is_box(detection['bbox']) or not is_finite(detection['score']):
             raise ValueError(
                 f'{path}: expected a bbox of four finite numbers and a finite score, '
                 f'got {detection}'

@@ -146,6 +146,5 @@ def _without_prefix(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _ap(value: float | None) -> float | None:
-    # None for a class that the file has no category of.
-    value = float('nan') if value is None else float(value)
-    return None if math.isnan(value) or value < 0 else value
+    # None already for a class that the file has no category of.
+    return None if value is None or math.isnan(value) or value < 0 else float(value)

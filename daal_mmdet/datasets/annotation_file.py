@@ -10,20 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = [
+    'COMPLETED',
     'HARMLESS',
     'Cleaning',
     'clean_annotations',
     'file_name',
+    'is_box',
+    'is_finite',
     'is_lvis',
     'read_annotations',
     'read_json',
+    'repeated_names',
 ]
 
 _KEYS = ('images', 'annotations', 'categories')
 # Where mmdet and the evaluations read one and stop if there is none.
 _AREA = 'boxes without their area, which is taken as width x height'
 _ISCROWD = 'boxes without iscrowd, which is taken as 0'
-_COMPLETED = (_AREA, _ISCROWD)
+COMPLETED = frozenset({_AREA, _ISCROWD})
 _NO_AREA = 'boxes without area'
 _OUTSIDE = 'boxes outside their image'
 # mmdet takes these as they are, in training and in evaluation.
@@ -52,10 +56,13 @@ class Cleaning:
     def lines(self) -> list[str]:
         """One line a kind of defect: how many, what, and the first of them."""
         return [
-            f'{"completed" if kind in _COMPLETED else "left out"}: {count} {kind} '
-            f'(the first: {self.examples[kind]})'
-            for kind, count in self.counts.items()
+            f'{"completed" if kind in COMPLETED else "left out"}: {self.describe(kind)}'
+            for kind in self.counts
         ]
+
+    def describe(self, kind: str) -> str:
+        """How many of one kind of defect, and the first of them."""
+        return f'{self.counts[kind]} {kind} (the first: {self.examples[kind]})'
 
 
 def read_annotations(path: str | os.PathLike) -> dict:
@@ -184,7 +191,7 @@ def _unique(items: Iterable[dict], noun: str, cleaning: Cleaning) -> Iterable[di
     plural = {'category': 'categories'}.get(noun, f'{noun}s')
     for item in items:
         # pandas writes floats.
-        if not isinstance(item.get('id'), str) and not _is_finite(item.get('id')):
+        if not isinstance(item.get('id'), str) and not is_finite(item.get('id')):
             cleaning.add(f'{plural} without an id', str(item)[:80])
         elif item['id'] in seen:
             cleaning.add(f'{plural} whose id is used before', f'id {item["id"]}')
@@ -193,13 +200,25 @@ def _unique(items: Iterable[dict], noun: str, cleaning: Cleaning) -> Iterable[di
             yield item
 
 
-def _is_finite(value: object) -> bool:
+def repeated_names(document: dict) -> list[str]:
+    """Names that several categories have."""
+    counts = Counter(category['name'] for category in document['categories'])
+    return [name for name, count in counts.items() if count > 1]
+
+
+def is_box(value: object) -> bool:
+    """Whether a value is a list of four finite numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_finite, value))
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a number that is finite in float32."""
     # Compared, since an int may be too large for math.isfinite.
     return isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST
 
 
 def _is_positive(value: object) -> bool:
-    return _is_finite(value) and value > 0
+    return is_finite(value) and value > 0
 
 
 def _is_one_of(value: object, ids: Container) -> bool:
@@ -217,7 +236,7 @@ def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
         return 'annotations of an unknown category', f'category_id {category_id}'
     box = annotation.get('bbox')
     shown = f'bbox {box}'
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+    if not is_box(box):
         return 'boxes without four finite numbers', shown
     x, y, width, height = box
     if width <= 0 or height <= 0:
