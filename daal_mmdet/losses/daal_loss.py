@@ -92,7 +92,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         beta: Exponent for quality targets, >= 0, or C of them; None means ``gamma``.
         reduction: 'mean', 'sum' or 'none'.
         loss_weight: Factor of the whole, >= 0.
-        activated: Whether predictions are probabilities already.
+        activated: Whether predictions are probabilities already, as those of TOOD.
         class_weight: Fixed weights, >= 0, besides the adaptive ones: C weights of the
             positive term (sigmoid) or C + 1 row weights, background last (softmax); a
             number stands for as many equal ones.
@@ -221,6 +221,7 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         self.use_sigmoid = use_sigmoid
         self.loss_weight = loss_weight
         self.reduction = reduction
+        self.activated = activated
         self.num_classes = num_classes
         self.beta = beta
         self.bnm_normalization = bnm_normalization

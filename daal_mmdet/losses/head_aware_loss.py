@@ -25,6 +25,7 @@ class HeadAwareLoss(PlacedModule):
 
     Attributes:
         use_sigmoid: Whether logits have one sigmoid a class.
+        activated: Whether predictions are probabilities already.
         num_classes: C; None while it is not known.
         beta: Exponent for quality targets; None if the config does not say.
         rules: What the head asks for.
@@ -34,6 +35,7 @@ class HeadAwareLoss(PlacedModule):
     """
 
     use_sigmoid: bool
+    activated: bool
     num_classes: int | None
     beta: float | Sequence[float] | None
 
@@ -49,7 +51,12 @@ class HeadAwareLoss(PlacedModule):
     def placed(self, owner: nn.Module, name: str) -> None:
         """Learn from the head that builds this loss; see :func:`rules_of`."""
         self.rules = rules_of(
-            owner, name, self.use_sigmoid, self.num_classes, self.beta
+            owner,
+            name,
+            self.use_sigmoid,
+            self.activated,
+            self.num_classes,
+            self.beta,
         )
         self.num_classes = self.rules.num_classes
         custom = self.rules.custom_channels and self.use_sigmoid

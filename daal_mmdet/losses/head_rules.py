@@ -48,6 +48,7 @@ _REFUSED = {
     'MultiInstanceBBoxHead': _PERSONS,
 }
 _SIGMOID_ONLY = {'SOLOHead', 'YOLOV3Head'}
+_PASS_PROBABILITIES = {'TOODHead'}
 _SOFTMAX_ONLY = {'DoubleConvFCBBoxHead', 'MaskFormerHead', 'SABLHead'}
 _CLASS_LOSSES = {'loss_cls', 'initial_loss_cls'}
 
@@ -104,6 +105,7 @@ def rules_of(
     head: nn.Module,
     name: str,
     use_sigmoid: bool,
+    activated: bool = False,
     num_classes: int | None = None,
     quality_exponent: float | Sequence[float] | None = None,
 ) -> HeadRules:
@@ -115,13 +117,15 @@ def rules_of(
         head: The owner of the loss. Its parts may not be there yet.
         name: The attribute that the loss becomes.
         use_sigmoid: Of the loss.
+        activated: Whether the loss takes predictions for probabilities.
         num_classes: Of the loss; None if its config does not say.
         quality_exponent: Of the loss, for targets with scores; None if its config does
             not say.
 
     Raises:
         ValueError: If the head can not be trained with the loss, or they disagree about
-            the classes; the message names the head, the reason and what works.
+            the classes or about what predictions are; the message names the head, the
+            reason and what works.
     """
     families = {base.__name__ for base in type(head).__mro__}
     place = f'{type(head).__name__}.{name}'
@@ -144,6 +148,11 @@ def rules_of(
             f'beta={quality_exponent}; leave it out to train with labels'
         )
     _check_activation(head, families, place, use_sigmoid)
+    if families & _PASS_PROBABILITIES and not activated:
+        raise ValueError(
+            f'{place}: {type(head).__name__} gives its loss probabilities; write '
+            'activated=True in the config of the loss'
+        )
     of_head = getattr(head, 'num_classes', None)
     if None not in (num_classes, of_head) and num_classes != of_head:
         raise ValueError(

@@ -46,6 +46,18 @@ CENTERNET = {
 CORNERNET = {'type': 'CornerHead', 'in_channels': 8, 'num_classes': 4}
 UPDATE = {'type': 'CenterNetUpdateHead', 'in_channels': 8, 'num_classes': 4}
 ANCHOR = {'type': 'RetinaHead', 'in_channels': 8, 'num_classes': 4}
+TOOD = {
+    'type': 'TOODHead',
+    'in_channels': 8,
+    'num_classes': 4,
+    'train_cfg': {
+        'initial_epoch': 4,
+        'initial_assigner': {'type': 'ATSSAssigner', 'topk': 9},
+        'assigner': {'type': 'TaskAlignedAssigner', 'topk': 13},
+        'alpha': 1,
+        'beta': 6,
+    },
+}
 
 
 @pytest.mark.parametrize(
@@ -105,6 +117,16 @@ def test_heads_without_the_argument_are_refused_by_mmdet():
             'num_classes=80 of the loss disagrees with num_classes=4 of the head',
         ),
         (ROI_HEAD, dict(DAAL, num_classes=6), 'num_classes=6 .* num_classes=5 of the'),
+        (
+            TOOD,
+            SIGMOID,
+            'TOODHead.loss_cls: .* probabilities; write activated=True in the config',
+        ),
+        (
+            dict(TOOD, initial_loss_cls=SIGMOID),
+            dict(SIGMOID, activated=True),
+            'TOODHead.initial_loss_cls: .* probabilities; write activated=True',
+        ),
     ],
 )
 def test_disagreement_with_the_head_is_refused(head, loss, message):
