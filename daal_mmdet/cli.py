@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from daal_mmdet.checkpoints import find_resumable, why_not_resumable
 from daal_mmdet.cpu_processes import join_cpu_processes, run_on_cpu
 from daal_mmdet.hooks.finite_checkpoint_hook import FiniteCheckpointHook, NotFiniteError
+from daal_mmdet.hooks.fitting_checkpoint_hook import OtherModelError
 from daal_mmdet.preflight import require_data, require_file
 from daal_mmdet.whole_file_backend import NotWrittenError
 
@@ -132,15 +133,15 @@ def resume(config: Config, checkpoint: str) -> None:
 def plain_errors() -> Iterator[None]:
     """End the program with a message alone where a traceback would only hide it.
 
-    These are a disk that takes no more and a checkpoint that is not finite: what to do
-    is in the message.
+    These are a disk that takes no more, a checkpoint that is not finite and one of
+    another model: what to do is in the message.
 
     Raises:
         SystemExit: In their place.
     """
     try:
         yield
-    except NotFiniteError as error:
+    except (NotFiniteError, OtherModelError) as error:
         raise SystemExit(str(error)) from error
     except NotWrittenError as error:
         raise SystemExit(error.strerror) from error

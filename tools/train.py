@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmengine.runner import Runner
+
 import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.cli import (
     add_common_arguments,
@@ -12,6 +14,7 @@ from daal_mmdet.cli import (
 )
 from daal_mmdet.cpu_processes import run_on_cpu
 from daal_mmdet.data_check import check_data
+from daal_mmdet.hooks.fitting_checkpoint_hook import FittingCheckpointHook
 from daal_mmdet.placed_dicts import bare_type
 from daal_mmdet.preflight import (
     require_checkpoint,
@@ -84,7 +87,12 @@ def main(argv: list[str] | None = None) -> None:
     if not args.no_data_check:
         check_data(config)
     with plain_errors():
-        build_runner(config).train()
+        runner = build_runner(config)
+        # The model of a FlexibleRunner may be in parts that hold no whole weight.
+        if config.resume and isinstance(runner, Runner):
+            asked_by = 'resume' if args.resume is None else '--resume'
+            runner.register_hook(FittingCheckpointHook(asked_by))
+        runner.train()
 
 
 if __name__ == '__main__':

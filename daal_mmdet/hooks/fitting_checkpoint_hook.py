@@ -1,4 +1,4 @@
-"""No test of weights that are not the checkpoint's."""
+"""No test, and no resumed training, of weights that are not the checkpoint's."""
 
 from __future__ import annotations
 
@@ -25,13 +25,20 @@ class FittingCheckpointHook(Hook):
 
     mmengine passes over weights that are missing or of another shape, which fine-tuning
     needs. In a test they would stay as they were drawn, and an AP of 0 says nothing of
-    the detector. Weights of what only a training calls may be what they like: of losses
-    and of the denoising queries of DINO, whose number is that of the classes, which a
-    config for a test of Grounding DINO may choose.
+    the detector; a resumed training would go on with them, or stop at the optimizer's
+    state, which does not fit either. Weights of what only a training calls may be what
+    they like: of losses and of the denoising queries of DINO, whose number is that of
+    the classes, which a config for a test of Grounding DINO may choose.
+
+    Args:
+        asked_by: The option or key that names the checkpoint, for messages.
     """
 
     # After EMAHook, which exchanges the weights.
     priority = 'LOWEST'
+
+    def __init__(self, asked_by: str = 'checkpoint') -> None:
+        self.asked_by = asked_by
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Look at what was read, before mmengine loads it.
@@ -56,9 +63,7 @@ class FittingCheckpointHook(Hook):
             missing = set(model.load_state_dict(weights, strict=False).missing_keys)
         except RuntimeError as error:
             _, *lines = (line.strip('\t. ') for line in str(error).splitlines())
-            raise OtherModelError(
-                _message(runner, first_few(lines, separator='; '))
-            ) from error
+            raise self._error(runner, first_few(lines, separator='; ')) from error
         every = list(model.named_parameters(remove_duplicate=False))
         # A weight that has several names is there under any of them.
         filled = {id(weight) for name, weight in every if name not in missing}
@@ -68,13 +73,14 @@ class FittingCheckpointHook(Hook):
             if id(weight) not in filled and not _of_training(name)
         ]
         if left:
-            raise OtherModelError(_message(runner, f'it has no {first_few(left)}'))
+            raise self._error(runner, f'it has no {first_few(left)}')
 
-
-def _message(runner: Runner, why: str) -> str:
-    return (
-        f'checkpoint: {runner.cfg.load_from} is of another model than the config: {why}'
-    )
+    def _error(self, runner: Runner, why: str) -> OtherModelError:
+        # mmengine looks for the latest of the work dir where a config says no file.
+        path = runner.cfg.load_from or f'the checkpoint in {runner.work_dir}'
+        return OtherModelError(
+            f'{self.asked_by}: {path} is of another model than the config: {why}'
+        )
 
 
 def _of_training(name: str) -> bool:

@@ -80,6 +80,20 @@ def test_train_resume_and_test(config_file, tmp_path):
     log = max(work.glob('*/*.log')).read_text()
     assert 'resumed epoch: 1' in log
 
+    wider = 'model.neck.out_channels=32', 'model.bbox_head.in_channels=32'
+    reason = r'epoch_2\.pth is of another model than the config: .*mismatch for neck\.'
+    for asked, how in (
+        ('--resume', ['--resume', str(work / 'epoch_2.pth')]),
+        ('--resume', ['--resume']),
+        ('resume', []),
+    ):
+        options = [*wider, 'train_cfg.max_epochs=3']
+        if not how:
+            options += ['resume=True', f'load_from={work / "epoch_2.pth"}']
+        with pytest.raises(SystemExit, match=f'^{asked}: .*{reason}'):
+            train_tool.main([*common, *options, *how])
+    assert not (work / 'epoch_3.pth').exists()
+
     out = tmp_path / 'out.pkl'
     arguments = [str(config_file), str(work / 'epoch_2.pth'), '--work-dir', str(work)]
     shown = tmp_path / 'shown'
