@@ -9,7 +9,11 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 
-from daal_mmdet.forecasting.comparison import TARGET_NOISE, run_comparison
+from daal_mmdet.forecasting.comparison import (
+    TARGET_NOISE,
+    require_one_task,
+    run_comparison,
+)
 from daal_mmdet.forecasting.comparison_table import comparison_table
 from daal_mmdet.placed_dicts import bare_type
 from daal_mmdet.preflight import (
@@ -85,6 +89,10 @@ def main(argv: list[str] | None = None) -> None:
         config.merge_from_dict(args.cfg_options)
         for part in ('train', 'val', 'test'):
             require_data(config, part)
+    try:
+        require_one_task(configs)
+    except ValueError as error:
+        raise SystemExit(f'--configs: {error}') from error
     require_output_folder('--out', args.out)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     total = len(configs) * len(args.conditions) * len(seeds)

@@ -17,7 +17,13 @@ from daal_mmdet.forecasting.series_windows import SPLITS
 from daal_mmdet.run_records import append_record, last_of_each, read_records
 from daal_mmdet.validation import check_choice
 
-__all__ = ['TARGET_NOISE', 'latest_records', 'run_comparison', 'train_once']
+__all__ = [
+    'TARGET_NOISE',
+    'latest_records',
+    'require_one_task',
+    'run_comparison',
+    'train_once',
+]
 
 _RECORDS = 'runs.jsonl'
 
@@ -28,6 +34,31 @@ TARGET_NOISE: dict[str, dict | None] = {
     'noisy': dict(std=0.5),
     'outliers': dict(std=3.0, fraction=0.1),
 }
+
+
+# What errors of forecasts have to share, to be compared.
+_TASK = ('series', 'columns', 'fractions', 'horizon', 'naive_lag')
+
+
+def require_one_task(configs: Mapping[str, Config]) -> None:
+    """Make sure that all configs are tested on the same forecasts.
+
+    Args:
+        configs: Training config by the name of its loss.
+
+    Raises:
+        ValueError: If the test data sets of two differ, with the key and both values.
+    """
+    (first, config), *others = configs.items()
+    dataset = config.test_dataloader.dataset
+    for name, other in others:
+        for key in _TASK:
+            value, expected = other.test_dataloader.dataset.get(key), dataset.get(key)
+            if value != expected:
+                raise ValueError(
+                    f'test_dataloader.dataset.{key}: {name} has {value!r} and {first} '
+                    f'{expected!r}; only errors on the same forecasts can be compared'
+                )
 
 
 def run_comparison(
@@ -45,7 +76,8 @@ def run_comparison(
     the code of its model and loss (:func:`~daal_mmdet.config_hash.config_hash`).
 
     Args:
-        configs: Training config by the name of its loss.
+        configs: Training config by the name of its loss, of one task, see
+            :func:`require_one_task`.
         conditions: Keys of :data:`TARGET_NOISE`.
         seeds: Seeds of weights, order of the data, and noise.
         folder: Where results and checkpoints go.

@@ -188,6 +188,16 @@ def test_bad_arguments_are_named(configs, tmp_path, capsys):
         compare_forecasts.main(['--configs', *configs, configs[0]])
     with pytest.raises(SystemExit, match=r"^--configs: there is no file 'nope\.py'$"):
         compare_forecasts.main(['--configs', configs[0], 'nope.py'])
+    shorter = tmp_path / 'shorter.py'
+    shorter.write_text(
+        f"_base_ = '{configs[1]}'\ntest_dataloader = dict(dataset=dict(horizon=5))\n"
+    )
+    with pytest.raises(
+        SystemExit,
+        match=r'^--configs: test_dataloader\.dataset\.horizon: AdaptiveDynamicLoss has '
+        '5 and MSELoss 11; only errors on the same forecasts can be compared$',
+    ):
+        compare_forecasts.main(['--configs', configs[0], str(shorter)])
     with pytest.raises(SystemExit, match="^--out: '/proc/a' cannot be written to"):
         compare_forecasts.main(['--configs', *configs, '--out', '/proc/a'])
     out = tmp_path / 'held'
