@@ -25,7 +25,7 @@ from daal_mmdet.datasets.annotation_file import (
     repeated_names,
 )
 from daal_mmdet.first_few import first_few
-from daal_mmdet.placed_dicts import built_class
+from daal_mmdet.placed_dicts import built_class, placed_metrics
 from daal_mmdet.whole_text import write_whole
 
 __all__ = [
@@ -166,17 +166,12 @@ def local_files_of_metrics(
     Yields:
         The key, the file and the metric's config.
     """
-    place = f'{part}_evaluator'
-    metrics = config.get(place) or []
-    if isinstance(metrics, dict) and 'metrics' in metrics:
-        place, metrics = f'{place}.metrics', metrics['metrics']
-    several = isinstance(metrics, list)
-    for i, metric in enumerate(metrics if several else [metrics]):
+    for place, metric in placed_metrics(config, part):
         for key in ('ann_file', 'train_ann_file'):
             path = metric.get(key)
             local = path and isinstance(path, str) and '://' not in path
             if local and not metric.get('backend_args'):
-                yield f'{place}{f"[{i}]" if several else ""}.{key}', path, metric
+                yield f'{place}.{key}', path, metric
 
 
 def _coco_dataset(config: Config, loader: str) -> dict | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from mmengine.registry import Registry
 
-__all__ = ['PRETRAINED', 'bare_type', 'built_class', 'placed_dicts']
+__all__ = ['PRETRAINED', 'bare_type', 'built_class', 'placed_dicts', 'placed_metrics']
 
 # The initialiser that loads weights: its name in the registry, and its class.
 PRETRAINED = ('Pretrained', 'PretrainedInit')
@@ -30,6 +30,28 @@ def placed_dicts(value: object, place: str) -> Iterator[tuple[str, dict]]:
             yield place, value
         for name, item in value.items():
             yield from placed_dicts(item, f'{place}.{name}')
+
+
+def placed_metrics(config: Mapping, part: str) -> Iterator[tuple[str, dict]]:
+    """Each metric of a loop, and its key.
+
+    Args:
+        config: Config of a run, whose evaluator may be a metric, a list of them, or an
+            ``Evaluator`` of either; none yields nothing.
+        part: ``'val'`` or ``'test'``; that of ``'train'`` has none.
+
+    Yields:
+        ``('val_evaluator.metrics[0]', {'type': 'CocoMetric', ...})``
+    """
+    place = f'{part}_evaluator'
+    metrics = config.get(place) or []
+    if isinstance(metrics, dict) and 'metrics' in metrics:
+        place, metrics = f'{place}.metrics', metrics['metrics']
+    if isinstance(metrics, dict):
+        yield place, metrics
+    else:
+        for index, metric in enumerate(metrics):
+            yield f'{place}[{index}]', metric
 
 
 def bare_type(item: Mapping) -> str:

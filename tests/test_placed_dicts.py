@@ -6,6 +6,7 @@ from daal_mmdet.placed_dicts import (
     bare_type,
     built_class,
     placed_dicts,
+    placed_metrics,
 )
 
 
@@ -19,6 +20,20 @@ def test_dicts_with_a_type_come_with_their_keys_outer_ones_first():
         ('model.heads[1].scales[0]', scale),
     ]
     assert list(placed_dicts(None, 'model')) == []
+
+
+def test_metrics_come_with_their_keys_however_an_evaluator_is_written():
+    coco, voc = dict(type='CocoMetric'), dict(type='VOCMetric')
+    for given, placed in (
+        (None, []),
+        (coco, [('val_evaluator', coco)]),
+        ([coco, voc], [('val_evaluator[0]', coco), ('val_evaluator[1]', voc)]),
+        (dict(metrics=coco), [('val_evaluator.metrics', coco)]),
+        (dict(type='E', metrics=(voc,)), [('val_evaluator.metrics[0]', voc)]),
+    ):
+        config = dict(val_evaluator=given, test_evaluator=voc)
+        assert list(placed_metrics(config, 'val')) == placed
+    assert list(placed_metrics({}, 'val')) == []
 
 
 def test_a_type_is_known_by_its_bare_name():

@@ -87,7 +87,7 @@ def _as_planned(config: Config, work_dir: Path) -> Config:
     """The config with what a plan adds to it, and without what a resume did."""
     for part in ('val', 'test'):
         try:
-            require_class_ap(config, f'{part}_evaluator')
+            require_class_ap(config, part)
         except ValueError as error:
             raise ValueError(f'{work_dir}: {error}') from error
     if config.get('resume'):

@@ -10,7 +10,7 @@ from mmdet.registry import METRICS
 from mmengine.config import Config
 
 from daal_mmdet.evaluation.few_class_coco_metric import GROUPS, FewClassCocoMetric
-from daal_mmdet.placed_dicts import built_class
+from daal_mmdet.placed_dicts import built_class, placed_metrics
 
 __all__ = ['evaluation_record', 'require_class_ap', 'require_metrics']
 
@@ -18,31 +18,31 @@ _COCO = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 _GROUPED = tuple(f'{item}_{group}' for item in ('mAP', 'mAP_50') for group in GROUPS)
 
 
-def require_class_ap(config: Config, key: str) -> None:
-    """Make an evaluator give what a record needs, before anything is trained.
+def require_class_ap(config: Config, part: str) -> None:
+    """Make a loop's metrics give what a record needs, before anything is trained.
 
     Args:
-        config: A training config; its evaluators of boxes become ``classwise``, return
+        config: A training config; its metrics of boxes become ``classwise``, return
             every ``metric_item``, and evaluate boxes last, since ``CocoMetric`` gives
             the AP of a class the same name for boxes and masks.
-        key: ``'val_evaluator'`` or ``'test_evaluator'``; may be absent.
+        part: ``'val'`` or ``'test'``; may have no evaluator.
 
     Raises:
-        ValueError: If there is an evaluator, and none that gives COCO's AP of boxes.
+        ValueError: If there are metrics, and none that gives COCO's AP of boxes.
     """
-    evaluators = _evaluators(config, key)
-    fitting = [evaluator for evaluator in evaluators if _gives_box_ap(evaluator)]
-    if evaluators and not fitting:
+    metrics = [metric for _, metric in placed_metrics(config, part)]
+    fitting = [metric for metric in metrics if _gives_box_ap(metric)]
+    if metrics and not fitting:
         raise ValueError(
-            f"{key}: expected a CocoMetric whose metric is or holds 'bbox', got "
-            f'{[dict(evaluator) for evaluator in evaluators]}'
+            f"{part}_evaluator: expected a CocoMetric whose metric is or holds 'bbox', "
+            f'got {[dict(metric) for metric in metrics]}'
         )
-    for evaluator in fitting:
-        evaluator['classwise'] = True
-        evaluator.pop('metric_items', None)
-        metric = evaluator.get('metric')
-        if isinstance(metric, list | tuple):
-            evaluator['metric'] = [m for m in metric if m != 'bbox'] + ['bbox']
+    for metric in fitting:
+        metric['classwise'] = True
+        metric.pop('metric_items', None)
+        kinds = metric.get('metric')
+        if isinstance(kinds, list | tuple):
+            metric['metric'] = [kind for kind in kinds if kind != 'bbox'] + ['bbox']
 
 
 def require_metrics(config: Config, key: str, names: Sequence[str]) -> None:
@@ -59,10 +59,10 @@ def require_metrics(config: Config, key: str, names: Sequence[str]) -> None:
     """
     given: set[str] = set()
     for part in ('val', 'test'):
-        for evaluator in filter(
-            _gives_box_ap, _evaluators(config, f'{part}_evaluator')
-        ):
-            kind = built_class(evaluator, METRICS)
+        for _, metric in placed_metrics(config, part):
+            if not _gives_box_ap(metric):
+                continue
+            kind = built_class(metric, METRICS)
             if kind not in (CocoMetric, FewClassCocoMetric):
                 return
             given.update(_COCO, _GROUPED if kind is FewClassCocoMetric else ())
@@ -74,19 +74,14 @@ def require_metrics(config: Config, key: str, names: Sequence[str]) -> None:
         )
 
 
-def _evaluators(config: Config, key: str) -> Sequence[dict]:
-    evaluators = config.get(key) or []
-    return evaluators if isinstance(evaluators, list | tuple) else [evaluators]
-
-
-def _gives_box_ap(evaluator: Mapping) -> bool:
-    kind = built_class(evaluator, METRICS)
+def _gives_box_ap(metric: Mapping) -> bool:
+    kind = built_class(metric, METRICS)
     # LVIS's metric is one of COCO's by inheritance, and returns other values.
     is_coco = isinstance(kind, type) and issubclass(kind, CocoMetric)
-    if not is_coco or issubclass(kind, LVISMetric) or evaluator.get('format_only'):
+    if not is_coco or issubclass(kind, LVISMetric) or metric.get('format_only'):
         return False
-    metric = evaluator.get('metric', 'bbox')
-    return 'bbox' in ([metric] if isinstance(metric, str) else metric)
+    kinds = metric.get('metric', 'bbox')
+    return 'bbox' in ([kinds] if isinstance(kinds, str) else kinds)
 
 
 def evaluation_record(

@@ -180,7 +180,7 @@ class BenchmarkSpec:
         if not self.val_curve:
             config.train_cfg.val_begin = schedule_length(config)[1] + 1
         for part in ('val', 'test'):
-            require_class_ap(config, f'{part}_evaluator')
+            require_class_ap(config, part)
         for key, names in (('metrics', self.metrics), ('compare', self.compare)):
             own = ('class_AP', *self.class_means)
             evaluated = [

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from daal_mmdet.benchmark.schedule import set_schedule_length
 from daal_mmdet.benchmark.spec import load_spec
+from daal_mmdet.placed_dicts import placed_metrics
 
 
 def test_plan_is_the_matrix_seed_by_seed(spec):
@@ -160,15 +161,16 @@ def test_evaluators_must_give_the_ap_of_each_class(spec_file, spec):
         "dict(type='mmdet.CocoMetric', metric=['bbox', 'segm'])",
         "[dict(type='DumpDetResults'), dict(type='CocoMetric')]",
         "dict(type='mmdet.CocoMetric', metric_items=['mAP_50'])",
+        "dict(type='Evaluator', metrics=[dict(type='CocoMetric')])",
     ):
         base.write_text(f'{whole}val_evaluator = {evaluator}\n')
-        made = spec.plan()[0].config.val_evaluator
-        made = made[1] if isinstance(made, list) else made
+        made = list(placed_metrics(spec.plan()[0].config, 'val'))[-1][1]
         assert made.classwise is True
         # The AP of a class is then that of its boxes, since the last metric names it.
         assert made.get('metric', 'bbox') in ('bbox', ['segm', 'bbox'])
         assert 'metric_items' not in made
     for evaluator in (
+        "dict(metrics=dict(type='VOCMetric', metric='mAP'))",
         "dict(type='FewClassLVISMetric', ann_file='x.json')",
         "dict(type='VOCMetric', metric='mAP')",
         "dict(type='CocoMetric', metric='segm')",
