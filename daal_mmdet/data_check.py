@@ -55,7 +55,9 @@ def check_data(config: Config) -> None:
     that ends the program too, as does a metric whose own file numbers otherwise, and
     two categories of one name, from which on all labels would be one too high. Boxes
     that mmdet passes over or nothing is learned from (of a category that the data set
-    does not name, marked ``ignore``, below a pixel, crowds) are counted. A head of
+    does not name, marked ``ignore``, below a pixel, crowds) are counted, and a data set
+    that names its classes in another order than its file is told, as pictures take
+    their names from it. A head of
     fewer classes than the data set has would train objects of the last ones as
     background, in silence: that ends the program; a head of more classes is told.
 
@@ -121,6 +123,7 @@ def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
                 _print(f'{source}: {line}')
         else:
             _require_whole(key, source, cleaning)
+        _compare_names(loader, source, names or [], _class_names(dataset) or [])
         if loader != 'train':
             if names is not None:
                 judged = (f'{loader}: {source}', names)
@@ -254,6 +257,21 @@ def _require_different_names(
     ]
     if repeated:
         raise SystemExit(f'{key}: {source}: category names repeat: {_some(repeated)}')
+
+
+def _compare_names(
+    loader: str, source: Path, names: list[str], classes: list[str]
+) -> None:
+    """Tell where labels are called by the name of another class."""
+    for label, (name, called) in enumerate(zip(names, classes, strict=False)):
+        if name != called:
+            _print(
+                f'{loader}_dataloader.dataset.metainfo.classes: number {label} is '
+                f'{called!r} there and {name!r} in {source}, from which mmdet numbers '
+                'the classes. AP is right, but pictures and DetInferencer show wrong '
+                'names; write the names in the order of the file'
+            )
+            return
 
 
 def _require_boxes(key: str, source: Path, dataset: dict, document: dict) -> None:

@@ -155,6 +155,27 @@ def test_classes_that_only_one_file_has_come_last(config, tmp_path, capsys):
     assert "there is no category 'c2', or its data set" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ('classes', 'number', 'called', 'name'),
+    [(('c1', 'c0'), 0, 'c1', 'c0'), (('c0', 'gone', 'c1'), 1, 'gone', 'c1')],
+)
+def test_names_in_another_order_than_the_file_has_are_told(
+    config, tmp_path, capsys, classes, number, called, name
+):
+    for split in ('train', 'val'):
+        config[f'{split}_dataloader'].dataset.metainfo.classes = classes
+    check_data(config)
+    printed = capsys.readouterr().out
+    for split in ('train', 'val'):
+        source = tmp_path / f'{split}.json'
+        assert (
+            f'{split}_dataloader.dataset.metainfo.classes: number {number} is '
+            f'{called!r} there and {name!r} in {source}, from which mmdet numbers the '
+            'classes. AP is right, but pictures and DetInferencer show wrong names; '
+            'write the names in the order of the file' in printed
+        )
+
+
 def test_a_head_of_too_few_classes_is_an_error(config):
     config.model = {'bbox_head': {'num_classes': 1}}
     message = (
