@@ -18,6 +18,7 @@ from daal_mmdet.hooks.fitting_checkpoint_hook import (
     FittingCheckpointHook,
     OtherModelError,
 )
+from daal_mmdet.placed_dicts import bare_type
 from daal_mmdet.preflight import require_checkpoint, require_output_folder
 
 
@@ -51,6 +52,10 @@ def use_test_time_augmentation(config: Config) -> None:
     """Wrap the model and take the pipeline of ``tta_model`` and ``tta_pipeline``.
 
     Where the config names none, each image is also flipped, as with mmdet.
+
+    Raises:
+        SystemExit: If there is no pipeline to replace, or, where the config names none,
+            it does not end as a detector's.
     """
     if 'tta_model' not in config:
         nms = {'type': 'nms', 'iou_threshold': 0.5}
@@ -58,9 +63,20 @@ def use_test_time_augmentation(config: Config) -> None:
             'type': 'DetTTAModel',
             'tta_cfg': {'nms': nms, 'max_per_img': 100},
         }
+    key = 'test_dataloader.dataset'
     dataset = innermost_dataset(config, 'test_dataloader')
+    if not dataset.get('pipeline'):
+        raise SystemExit(
+            f'--tta: expected {key} to be, or to wrap, one data set with a pipeline, '
+            f'got {config.test_dataloader.dataset}'
+        )
     if 'tta_pipeline' not in config:
         *steps, pack = dataset.pipeline
+        if bare_type(pack) != 'PackDetInputs':
+            raise SystemExit(
+                f'--tta: expected {key}.pipeline to end in PackDetInputs, got '
+                f'{bare_type(pack)!r}; give tta_model and tta_pipeline in the config'
+            )
         keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
         pack = {**pack, 'meta_keys': (*keys, 'flip', 'flip_direction')}
         flips = [{'type': 'mmdet.RandomFlip', 'prob': prob} for prob in (1.0, 0.0)]

@@ -116,6 +116,26 @@ def test_augmentation_that_the_config_names_is_taken(config_file):
     assert config.test_dataloader.dataset.pipeline == config.tta_pipeline
 
 
+def test_data_that_can_not_be_augmented_end_the_test(config_file, weights):
+    save, state = weights
+    key = 'test_dataloader.dataset'
+    arguments = [str(config_file), save(state), '--tta', '--cfg-options']
+    for changes, message in (
+        (
+            [f'{key}.type=ConcatDataset', f'{key}.pipeline=None'],
+            f'^--tta: expected {key} to be, or to wrap, one data set with a pipeline, '
+            "got .*'ConcatDataset'",
+        ),
+        (
+            [f'{key}.pipeline.3.type=PackCrowdInputs'],
+            rf'^--tta: expected {key}\.pipeline to end in PackDetInputs, got '
+            "'PackCrowdInputs'; give tta_model and tta_pipeline in the config$",
+        ),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            test_tool.main([*arguments, *changes])
+
+
 def test_amp_and_scaled_learning_rate_reach_the_config(
     config_file, monkeypatch, tmp_path
 ):
