@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for condition in (args.condition, *args.gain_conditions):
         if condition not in known:
             parser.error(f'{args.folder} has test runs of {known}, not {condition!r}')
+    configs: dict[tuple, str] = {}
+    for record in records:
+        place = record['loss'], record['condition']
+        if configs.setdefault(place, record['config']) != record['config']:
+            print(
+                f'the runs of {record["loss"]!r} on {record["condition"]} targets are '
+                'of several settings or versions of the code, which the picture mixes',
+                file=sys.stderr,
+            )
+            break
     args.records = records
     return args
 

@@ -108,7 +108,7 @@ def run_comparison(
             for loss, config in configs.items():
                 prepared = _prepare(config, condition, seed, split)
                 name = dict(loss=loss, condition=condition, seed=seed, split=split)
-                record = name | dict(config=_fingerprint(prepared))
+                record = name | dict(config=_settings(config, condition, split))
                 if _key(record) in found:
                     record = found[_key(record)]
                 else:
@@ -183,7 +183,9 @@ def _prepare(config: Config, condition: str, seed: int, split: str) -> Config:
     return config
 
 
-def _fingerprint(config: Config) -> str:
+def _settings(config: Config, condition: str, split: str) -> str:
+    """Hash of what the seeds of a training have in common."""
+    config = _prepare(config, condition, 0, split)
     # To the letter, since the checkpoint that is reported depends on the validations,
     # which config_hash leaves out.
     whole = [config.to_dict(), config_hash(config)]

@@ -77,7 +77,7 @@ def test_compare_then_plot(configs, tmp_path, capsys):
         'clean',
         'outliers',
         '--seeds',
-        '1',
+        '2',
         '--out',
         str(tmp_path),
         '--metric',
@@ -90,9 +90,10 @@ def test_compare_then_plot(configs, tmp_path, capsys):
     assert table in capsys.readouterr().out
     assert len(table.splitlines()) == 2 + 4
     assert 'MSE - MSELoss' in table
-    assert len(read_records(tmp_path / 'runs.jsonl')) == 4
+    assert len(read_records(tmp_path / 'runs.jsonl')) == 8
 
     plot_forecasts.main([str(tmp_path), str(tmp_path / 'new' / 'a.png')])
+    assert 'several settings' not in capsys.readouterr().err
     image = imread(tmp_path / 'new' / 'a.png')
     assert image.shape[1] == 990
     assert np.ptp(image[..., :3]) > 0.5
@@ -114,7 +115,7 @@ def test_compare_then_plot(configs, tmp_path, capsys):
     kept = [
         r for r in records if (r['loss'], r['condition']) != ('MSELoss', 'outliers')
     ]
-    assert len(kept) == 3
+    assert len(kept) == 6
     (tmp_path / 'runs.jsonl').write_text(''.join(f'{json.dumps(r)}\n' for r in kept))
     plot_forecasts.main([str(tmp_path), str(tmp_path / 'c.png')])
     np.testing.assert_array_equal(imread(tmp_path / 'c.png'), image)
@@ -136,7 +137,7 @@ def test_a_training_that_diverges_ends_the_tool_with_a_line(
         compare_forecasts.main(['--configs', *configs, '--out', str(tmp_path)])
 
 
-def test_a_run_that_was_done_anew_counts_once(tmp_path):
+def test_a_run_that_was_done_anew_counts_once(tmp_path, capsys):
     record = dict(loss='MSELoss', condition='clean', seed=0, split='test')
     lines = [
         record | dict(config='old'),
@@ -148,6 +149,10 @@ def test_a_run_that_was_done_anew_counts_once(tmp_path):
     (tmp_path / 'runs.jsonl').write_text(text)
     arguments = [str(tmp_path), 'a.png', '--gain-conditions']
     records = plot_forecasts.parse_args(arguments).records
+    assert (
+        "the runs of 'MSELoss' on clean targets are of several settings or versions of "
+        'the code, which the picture mixes' in capsys.readouterr().err
+    )
     assert {(r['seed'], r['config']) for r in records} == {(0, 'new'), (1, 'old')}
     assert len(records) == 2
 
@@ -170,7 +175,7 @@ def test_a_series_that_is_not_there_ends_the_tool_before_the_trainings(
 
 
 def test_a_figure_of_an_unknown_format_is_named(tmp_path):
-    record = dict(loss='MSELoss', condition='clean', seed=0, split='test')
+    record = dict(loss='MSELoss', condition='clean', seed=0, split='test', config='a')
     (tmp_path / 'runs.jsonl').write_text(json.dumps(record) + '\n')
     for name in ('a.xyz', 'a'):
         with pytest.raises(
