@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from daal_mmdet.datasets.annotation_file import read_annotations
+from daal_mmdet.datasets.annotation_file import read_annotations, repeated_names
+from daal_mmdet.datasets.subset import count_classes
 from daal_mmdet.first_few import first_few
 
 __all__ = ['CocoLayout', 'CocoSplit', 'describe_split', 'find_coco_layout']
@@ -93,7 +93,7 @@ def find_coco_layout(root: str | os.PathLike) -> CocoLayout:
             f'the same order; they differ in {differing[:5] or "their order"}'
         )
     names = [name for _, name in train_categories]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
+    repeated = repeated_names(documents['train'])
     if repeated:
         raise ValueError(f'{files["train"]}: category names repeat: {repeated}')
     train, val = (
@@ -137,20 +137,13 @@ def _read(file: Path) -> dict:
 
 def describe_split(ann_file: Path, image_dir: Path, document: dict) -> CocoSplit:
     """Count what the content of an annotation file holds."""
-    shown = [
-        (annotation['image_id'], annotation['category_id'])
-        for annotation in document['annotations']
-        if not annotation.get('iscrowd', 0)
-    ]
-    instances = Counter(category for _, category in shown)
-    images = Counter(category for _, category in set(shown))
-    ids = [category['id'] for category in document['categories']]
+    counts = count_classes(document)
     return CocoSplit(
         ann_file=ann_file,
         image_dir=image_dir,
         image_sizes=tuple((im['width'], im['height']) for im in document['images']),
-        instance_counts=tuple(instances[i] for i in ids),
-        image_counts=tuple(images[i] for i in ids),
+        instance_counts=tuple(counts.instances.tolist()),
+        image_counts=tuple(counts.images.tolist()),
     )
 
 
