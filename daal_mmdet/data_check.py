@@ -34,6 +34,7 @@ __all__ = [
     'local_dataset',
     'local_files_of_metrics',
     'require_sound_data',
+    'tell_wrong_names',
 ]
 
 _LOADERS = ('train', 'val', 'test')
@@ -101,6 +102,29 @@ def require_sound_data(configs: Iterable[Config]) -> None:
             _check(config, _LOADERS, mend=False)
 
 
+def tell_wrong_names(config: Config, loader: str) -> None:
+    """Tell where labels of a loader's data set are called by another class's name.
+
+    A detector that learned them in the order of the names, as one does whose training
+    was not told of this, is then judged by other labels than it learned.
+
+    Args:
+        config: Config of the run.
+        loader: ``'train'``, ``'val'`` or ``'test'``; its file is left alone if it is
+            none that :func:`check_data` would look at, or has no annotations.
+    """
+    dataset = _coco_dataset(config, f'{loader}_dataloader')
+    if dataset is None:
+        return
+    source = _source(dataset)
+    try:
+        document = read_annotations(source)
+    except (OSError, ValueError):
+        # A file of images to send detections of is none; the runner says what else.
+        return
+    _compare_names(loader, source, dataset, document)
+
+
 def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
     """Check the loaders' files, the training's first; see :func:`check_data`."""
     trained: tuple[str, list[str]] | None = None
@@ -108,7 +132,7 @@ def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
         dataset = _coco_dataset(config, f'{loader}_dataloader')
         if dataset is None:
             continue
-        source = Path(dataset.get('data_root') or '', dataset['ann_file'])
+        source = _source(dataset)
         key = f'{loader}_dataloader.dataset.ann_file'
         try:
             cleaned, cleaning = clean_annotations(
@@ -123,7 +147,7 @@ def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
                 _print(f'{source}: {line}')
         else:
             _require_whole(key, source, cleaning)
-        _compare_names(loader, source, names or [], _class_names(dataset) or [])
+        _compare_names(loader, source, dataset, cleaned)
         if loader != 'train':
             if names is not None:
                 judged = (f'{loader}: {source}', names)
@@ -188,6 +212,10 @@ def _coco_dataset(config: Config, loader: str) -> dict | None:
     # Panoptic files hold segments in place of boxes.
     same = kind.parse_data_info is CocoDataset.parse_data_info
     return dataset if same else None
+
+
+def _source(dataset: dict) -> Path:
+    return Path(dataset.get('data_root') or '', dataset['ann_file'])
 
 
 def _image_finder(dataset: dict) -> Callable[[str], bool] | None:
@@ -259,17 +287,17 @@ def _require_different_names(
         raise SystemExit(f'{key}: {source}: category names repeat: {_some(repeated)}')
 
 
-def _compare_names(
-    loader: str, source: Path, names: list[str], classes: list[str]
-) -> None:
-    """Tell where labels are called by the name of another class."""
+def _compare_names(loader: str, source: Path, dataset: dict, document: dict) -> None:
+    names = _labels(dataset, document) or []
+    classes = _class_names(dataset) or []
     for label, (name, called) in enumerate(zip(names, classes, strict=False)):
         if name != called:
             _print(
                 f'{loader}_dataloader.dataset.metainfo.classes: number {label} is '
                 f'{called!r} there and {name!r} in {source}, from which mmdet numbers '
-                'the classes. AP is right, but pictures and DetInferencer show wrong '
-                'names; write the names in the order of the file'
+                'the classes. Pictures and DetInferencer show wrong names, and AP is '
+                'of the right labels only if all files have that order; write the '
+                'names in the order of the files'
             )
             return
 

@@ -8,7 +8,11 @@ from mmengine.config import Config
 from PIL import Image
 
 from daal_mmdet import data_check
-from daal_mmdet.data_check import check_data, require_sound_data
+from daal_mmdet.data_check import (
+    check_data,
+    require_sound_data,
+    tell_wrong_names,
+)
 from tests.datasets.test_subset import document_of
 
 
@@ -171,9 +175,26 @@ def test_names_in_another_order_than_the_file_has_are_told(
         assert (
             f'{split}_dataloader.dataset.metainfo.classes: number {number} is '
             f'{called!r} there and {name!r} in {source}, from which mmdet numbers the '
-            'classes. AP is right, but pictures and DetInferencer show wrong names; '
-            'write the names in the order of the file' in printed
+            'classes. Pictures and DetInferencer show wrong names, and AP is of the '
+            'right labels only if all files have that order; write the names in the '
+            'order of the files' in printed
         )
+    tell_wrong_names(config, 'val')
+    assert capsys.readouterr().out == printed[printed.index('val_dataloader') :]
+
+
+@pytest.mark.parametrize('text', ['{"images": [], "categories": []}', '{', None])
+def test_names_of_a_file_without_annotations_are_not_told(
+    config, tmp_path, capsys, text
+):
+    if text is None:
+        (tmp_path / 'val.json').unlink()
+    else:
+        (tmp_path / 'val.json').write_text(text)
+    tell_wrong_names(config, 'val')
+    config.val_dataloader.dataset.type = 'VOCDataset'
+    tell_wrong_names(config, 'val')
+    assert capsys.readouterr().out == ''
 
 
 def test_a_head_of_too_few_classes_is_an_error(config):

@@ -13,7 +13,7 @@ from daal_mmdet.cli import (
     build_runner,
     load_config,
 )
-from daal_mmdet.data_check import innermost_dataset
+from daal_mmdet.data_check import innermost_dataset, tell_wrong_names
 from daal_mmdet.hooks.fitting_checkpoint_hook import (
     FittingCheckpointHook,
     OtherModelError,
@@ -101,6 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     require_output_folder('--work-dir', config.work_dir)
     if args.out is not None:
         require_output_folder('--out', Path(args.out).parent)
+    tell_wrong_names(config, 'test')
     runner = build_runner(config)
     runner.register_hook(FittingCheckpointHook())
     if args.out is not None:

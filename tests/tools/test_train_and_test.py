@@ -336,6 +336,20 @@ def test_a_checkpoint_of_another_loss_is_tested(config_file, weights):
     assert 'coco/bbox_mAP' in json.loads(log.read_text())
 
 
+def test_a_test_file_that_numbers_other_classes_is_told(config_file, weights, capsys):
+    save, state = weights
+    document = json.loads((config_file.parent / 'data.json').read_text())
+    document['categories'].reverse()
+    (config_file.parent / 'test.json').write_text(json.dumps(document))
+    arguments = [str(config_file), save(state), '--work-dir', str(config_file.parent)]
+    arguments += ['--cfg-options', 'test_dataloader.dataset.ann_file=test.json']
+    test_tool.main(arguments)
+    assert (
+        "test_dataloader.dataset.metainfo.classes: number 0 is 'cat' there and 'dog' in"
+        in capsys.readouterr().out
+    )
+
+
 def test_predictions_need_a_folder(config_file, weights):
     save, state = weights
     (config_file.parent / 'mine').write_text('mine')
