@@ -56,6 +56,9 @@ _NOISE_FLOOR = 1e-10
 _RELATIVE_FLOOR = 1e-6
 # A level that waits stops forgetting here, before its sums leave float32.
 _SMALLEST_WEIGHT = 1e-10
+# Slots that the sums of a level hold, where forgetting leaves more: of 2^24 in float32
+# one more would change nothing, and of these a slot may have several residuals.
+_LARGEST_WEIGHT = 2.0**22
 # Sums of squares of larger residuals would leave float32.
 _LARGEST_RESIDUAL = 1e15
 
@@ -69,6 +72,7 @@ class CovarianceBank:
         measurement_noise: Fixed R = measurement_noise I, > 0; None estimates it.
         initial_variance: Prior P and first R, > 0, in squared residuals.
         forgetting: f in (0, 1]; what an iteration leaves of what was measured before.
+            A level's sums hold the latest 2^22 measured slots at most.
         noise_prior: Measurements, > 0, that the R of a level counts for in that of its
             templates, and this in that of a slot; inf gives a level one R.
         size: Numbers in a residual.
@@ -429,6 +433,7 @@ class CovarianceBank:
             0, self._level_of_group, self._group_count
         )
         kept = torch.where(weight > _SMALLEST_WEIGHT, self.forgetting, 1.0)
+        kept = kept.minimum(_LARGEST_WEIGHT / weight)
         self._prior_weight.mul_(kept)
         kept = kept[self._level_of_group]
         for name, value in (

@@ -207,6 +207,22 @@ def test_a_level_keeps_what_it_knows_however_long_it_waits(covariance):
         torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-5)
 
 
+def test_what_never_forgets_does_not_outgrow_float32():
+    bank = make_bank(measurement_noise=1e-6, process_noise=1.0, forgetting=1.0)
+    names = [
+        name for name in vars(bank) if name.startswith('_group_') and name != '_group'
+    ]
+    # 2^24 steps of residual 0, of which 2^22 are kept from the first step on.
+    step(bank, [(0, [0.0] * 4)])
+    for name in names:
+        getattr(bank, name).mul_(2.0**24)
+    for _ in range(1000):
+        step(bank, [(0, [1.0] * 4)])
+    new = 1 - (1 - 2.0**-22) ** 1000
+    np.testing.assert_allclose(bank.estimate(torch.tensor([2]))[0], new, rtol=1e-2)
+    assert bank._group_count[0].item() == pytest.approx(2**22, rel=1e-6)
+
+
 @pytest.mark.parametrize('covariance', COVARIANCES)
 @pytest.mark.parametrize('prior', [1e4, 1e6, 1e8])
 def test_a_diffuse_prior_does_not_swallow_what_a_slot_knows(covariance, prior):
