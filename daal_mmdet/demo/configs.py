@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
+from daal_mmdet.datasets.annotation_file import read_annotations
 from daal_mmdet.datasets.coco_layout import CocoLayout, describe_split
 
 __all__ = ['Schedule', 'adapt_schedule', 'build_config', 'limit_validation']
@@ -61,7 +62,7 @@ def limit_validation(layout: CocoLayout, folder: Path, seed: int) -> CocoLayout:
     """
     if len(layout.val.image_sizes) <= _MAX_VAL_IMAGES:
         return layout
-    document = json.loads(layout.val.ann_file.read_text())
+    document = read_annotations(layout.val.ann_file)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(len(document['images']), _MAX_VAL_IMAGES, False))
     images = [document['images'][i] for i in chosen]

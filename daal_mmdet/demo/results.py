@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import mmcv
 import numpy as np
 from terminaltables import AsciiTable
 
+from daal_mmdet.datasets.annotation_file import read_annotations
 from daal_mmdet.datasets.coco_layout import CocoSplit
 from daal_mmdet.logged_scalars import read_scalars
 from daal_mmdet.visualization import Boxes, Example, TrainedRun
@@ -109,7 +109,7 @@ def choose_examples(
     other the image is taken that holds most few-class boxes of the classes shown least
     so far; ties go to the rarer class, then to the smaller image id.
     """
-    document = json.loads(split.ann_file.read_text())
+    document = read_annotations(split.ann_file)
     labels = {c['id']: i for i, c in enumerate(document['categories'])}
     held: dict[int | str, list[int]] = {image['id']: [] for image in document['images']}
     for annotation in document['annotations']:
@@ -139,7 +139,7 @@ def load_examples(
     split: CocoSplit, image_ids: Sequence[int | str], prediction_files: Sequence[Path]
 ) -> list[Example]:
     """Read images, ground truth and the detections of each run."""
-    document = json.loads(split.ann_file.read_text())
+    document = read_annotations(split.ann_file)
     labels = {c['id']: i for i, c in enumerate(document['categories'])}
     names = {image['id']: image['file_name'] for image in document['images']}
     predictions = []
