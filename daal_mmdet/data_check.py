@@ -26,7 +26,7 @@ from daal_mmdet.datasets.annotation_file import (
 )
 from daal_mmdet.first_few import first_few
 from daal_mmdet.placed_dicts import built_class, placed_metrics
-from daal_mmdet.whole_text import write_whole
+from daal_mmdet.whole_file import write_whole
 
 __all__ = [
     'check_data',

@@ -9,7 +9,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from daal_mmdet.whole_text import write_whole
+from daal_mmdet.whole_file import write_whole
 
 __all__ = ['ProgressFileHook', 'read_progress']
 

@@ -37,7 +37,7 @@ from daal_mmdet.config_hash import config_hash
 from daal_mmdet.cpu_processes import run_on_cpu
 from daal_mmdet.evaluation.no_detections import take_no_detections
 from daal_mmdet.logged_scalars import read_scalars
-from daal_mmdet.whole_text import write_whole
+from daal_mmdet.whole_file import write_whole
 
 __all__ = ['PROGRESS', 'RESULT', 'main', 'train_and_evaluate']
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from daal_mmdet.counting.density_map import density_map, head_sigmas
+from daal_mmdet.whole_file import write_whole
 
 __all__ = ['DensityCache']
 
@@ -48,10 +48,9 @@ class DensityCache:
         if found is not None:
             return found
         density = self._compute(points, height, width)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-            np.save(file, density)
-        os.replace(file.name, path)
+        content = io.BytesIO()
+        np.save(content, density)
+        write_whole(path, content.getvalue())
         return density
 
     def _compute(self, points: np.ndarray, height: int, width: int) -> np.ndarray:

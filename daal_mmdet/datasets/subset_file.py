@@ -11,7 +11,7 @@ from pathlib import Path
 
 from daal_mmdet.first_few import first_few
 from daal_mmdet.progress import progress_bar
-from daal_mmdet.whole_text import write_whole
+from daal_mmdet.whole_file import write_whole
 
 from .annotation_file import (
     Cleaning,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from daal_mmdet.datasets.image_header import read_image_header
 from daal_mmdet.progress import progress_bar
-from daal_mmdet.whole_text import write_whole
+from daal_mmdet.whole_file import write_whole
 
 __all__ = ['Conversion', 'Defect', 'convert_voc']
 

@@ -19,7 +19,7 @@ from mmengine.config import Config
 
 from daal_mmdet.child_process import failure_message, threads_for, training_environment
 from daal_mmdet.logged_scalars import read_scalars
-from daal_mmdet.whole_text import write_whole
+from daal_mmdet.whole_file import write_whole
 
 __all__ = ['Job', 'TrainingFailed', 'train_side_by_side']
 

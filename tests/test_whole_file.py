@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from daal_mmdet.whole_text import write_whole
+from daal_mmdet.whole_file import write_whole
 
 
 def test_several_processes_may_write_the_same_file(tmp_path, monkeypatch):
@@ -18,6 +18,17 @@ def test_several_processes_may_write_the_same_file(tmp_path, monkeypatch):
     write_whole(path, 'text')
     assert path.read_text() == 'text'
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('content', ['Bläschen\r\n', b'\xff\r\n\x00'])
+def test_content_is_written_as_it_is_and_readable_as_any_new_file(tmp_path, content):
+    path, other = tmp_path / 'a', tmp_path / 'b'
+    write_whole(path, content)
+    other.touch()
+    assert path.read_bytes() == (
+        content if isinstance(content, bytes) else content.encode('utf-8')
+    )
+    assert path.stat().st_mode == other.stat().st_mode
 
 
 def test_a_folder_that_is_a_file_is_named_by_what_was_asked_for(tmp_path):
