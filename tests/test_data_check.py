@@ -276,7 +276,7 @@ def test_a_copy_that_does_not_fit_the_disk_is_named(config, tmp_path, monkeypatc
         self.touch()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, 'write_text', full)
+    monkeypatch.setattr(Path, 'write_bytes', full)
     with pytest.raises(
         SystemExit, match=r"can't write a clean copy: .*No space left.*train\.json"
     ):
