@@ -58,9 +58,9 @@ def check_data(config: Config) -> None:
     that mmdet passes over or nothing is learned from (of a category that the data set
     does not name, marked ``ignore``, below a pixel, crowds) are counted, and a data set
     that names its classes in another order than its file is told, as pictures take
-    their names from it. A head of
-    fewer classes than the data set has would train objects of the last ones as
-    background, in silence: that ends the program; a head of more classes is told.
+    their names from it. A head of fewer classes than the data set has would train
+    objects of the last ones as background, in silence: that ends the program; a head of
+    more classes is told.
 
     Looked at are COCO and LVIS files on local disks; data sets of other kinds, panoptic
     ones among them, and lists of data sets, are left alone. Every process does the
