@@ -114,7 +114,8 @@ def tell_wrong_names(config: Config, loader: str) -> None:
             none that :func:`check_data` would look at, or has no annotations.
     """
     dataset = _coco_dataset(config, f'{loader}_dataloader')
-    if dataset is None:
+    # No need to read a large file that has nothing to be compared with.
+    if dataset is None or _class_names(dataset) is None:
         return
     source = _source(dataset)
     try:
@@ -122,7 +123,7 @@ def tell_wrong_names(config: Config, loader: str) -> None:
     except (OSError, ValueError):
         # A file of images to send detections of is none; the runner says what else.
         return
-    _compare_names(loader, source, dataset, document)
+    _compare_names(loader, source, dataset, _labels(dataset, document))
 
 
 def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
@@ -147,7 +148,7 @@ def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
                 _print(f'{source}: {line}')
         else:
             _require_whole(key, source, cleaning)
-        _compare_names(loader, source, dataset, cleaned)
+        _compare_names(loader, source, dataset, names)
         if loader != 'train':
             if names is not None:
                 judged = (f'{loader}: {source}', names)
@@ -287,10 +288,11 @@ def _require_different_names(
         raise SystemExit(f'{key}: {source}: category names repeat: {_some(repeated)}')
 
 
-def _compare_names(loader: str, source: Path, dataset: dict, document: dict) -> None:
-    names = _labels(dataset, document) or []
-    classes = _class_names(dataset) or []
-    for label, (name, called) in enumerate(zip(names, classes, strict=False)):
+def _compare_names(
+    loader: str, source: Path, dataset: dict, names: list[str] | None
+) -> None:
+    pairs = zip(names or [], _class_names(dataset) or [], strict=False)
+    for label, (name, called) in enumerate(pairs):
         if name != called:
             _print(
                 f'{loader}_dataloader.dataset.metainfo.classes: number {label} is '

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ['append_record', 'last_of_each', 'read_records']
+__all__ = ['append_record', 'first_of_other_settings', 'last_of_each', 'read_records']
 
 
 def read_records(path: Path) -> list[dict]:
@@ -36,6 +36,26 @@ def last_of_each(records: Iterable[dict], keys: Sequence[str]) -> list[dict]:
     """Of the records that agree in ``keys`` the last, in the order of the first."""
     runs = {tuple(record[key] for key in keys): record for record in records}
     return list(runs.values())
+
+
+def first_of_other_settings(
+    records: Iterable[dict], keys: Sequence[str]
+) -> dict | None:
+    """First record whose ``config`` is not that of those before it.
+
+    Args:
+        records: Finished runs.
+        keys: Records are compared with those that agree in these.
+
+    Returns:
+        The record; None if all agree, or have no ``config``.
+    """
+    configs: dict[tuple, str | None] = {}
+    for record in records:
+        place, config = tuple(record[key] for key in keys), record.get('config')
+        if configs.setdefault(place, config) != config:
+            return record
+    return None
 
 
 def append_record(path: Path, record: Mapping) -> None:

@@ -1,6 +1,10 @@
 import pytest
 
-from daal_mmdet.run_records import append_record, read_records
+from daal_mmdet.run_records import (
+    append_record,
+    first_of_other_settings,
+    read_records,
+)
 
 
 def test_records_come_back_in_order(tmp_path):
@@ -38,3 +42,15 @@ def test_what_json_lacks_is_refused(tmp_path):
     with pytest.raises(ValueError, match='not JSON compliant'):
         append_record(tmp_path / 'runs.jsonl', {'a': float('nan')})
     assert read_records(tmp_path / 'runs.jsonl') == []
+
+
+def test_the_first_record_of_other_settings_is_found():
+    records = [
+        {'loss': 'a', 'seed': 0, 'config': 'x'},
+        {'loss': 'b', 'seed': 0, 'config': 'y'},
+        {'loss': 'b', 'seed': 1, 'config': 'y'},
+    ]
+    assert first_of_other_settings(records, ('loss',)) is None
+    assert first_of_other_settings([{'loss': 'a'}] * 2, ('loss',)) is None
+    other = {'loss': 'a', 'seed': 1}
+    assert first_of_other_settings([*records, other], ('loss',)) is other

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from daal_mmdet.forecasting.comparison import latest_records
 from daal_mmdet.forecasting.finished_run import FinishedRun
 from daal_mmdet.preflight import require_picture
+from daal_mmdet.run_records import first_of_other_settings
 from daal_mmdet.visualization.forecasting import Forecasts, Gains, draw_forecasts
 
 
@@ -41,16 +42,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for condition in (args.condition, *args.gain_conditions):
         if condition not in known:
             parser.error(f'{args.folder} has test runs of {known}, not {condition!r}')
-    configs: dict[tuple, str] = {}
-    for record in records:
-        place = record['loss'], record['condition']
-        if configs.setdefault(place, record['config']) != record['config']:
-            print(
-                f'the runs of {record["loss"]!r} on {record["condition"]} targets are '
-                'of several settings or versions of the code, which the picture mixes',
-                file=sys.stderr,
-            )
-            break
+    other = first_of_other_settings(records, ('loss', 'condition'))
+    if other is not None:
+        print(
+            f'the runs of {other["loss"]!r} on {other["condition"]} targets are of '
+            'several settings or versions of the code, which the picture mixes',
+            file=sys.stderr,
+        )
     args.records = records
     return args
 

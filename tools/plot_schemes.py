@@ -15,6 +15,7 @@ import daal_mmdet  # noqa: F401 - registers its modules
 from daal_mmdet.counting.comparison import latest_records, paired_runs
 from daal_mmdet.counting.finished_run import FinishedRun
 from daal_mmdet.preflight import require_picture
+from daal_mmdet.run_records import first_of_other_settings
 from daal_mmdet.visualization.count_grid import CountedImage, draw_count_grid
 from daal_mmdet.visualization.scheme_curves import SchemeCurves, draw_scheme_curves
 
@@ -51,16 +52,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.records = latest_records(args.folder)
     except ValueError as error:
         parser.error(str(error))
-    configs: dict[tuple, str | None] = {}
-    for record in args.records:
-        place = record['scheme'], record['fold']
-        if configs.setdefault(place, record.get('config')) != record.get('config'):
-            print(
-                f'the runs of {record["scheme"]!r} are of several settings or versions '
-                'of the code, which the pictures mix',
-                file=sys.stderr,
-            )
-            break
+    other = first_of_other_settings(args.records, ('scheme', 'fold'))
+    if other is not None:
+        print(
+            f'the runs of {other["scheme"]!r} are of several settings or versions of '
+            'the code, which the pictures mix',
+            file=sys.stderr,
+        )
     known = list(dict.fromkeys(record['scheme'] for record in args.records))
     for scheme in args.grid_schemes if args.grid is not None else ():
         if scheme not in known:

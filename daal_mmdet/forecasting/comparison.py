@@ -102,13 +102,17 @@ def run_comparison(
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / _RECORDS
     found = {_key(record): record for record in read_records(results)}
+    settings = {
+        (loss, condition): _settings(config, condition, split)
+        for loss, config in configs.items()
+        for condition in conditions
+    }
     records = []
     for seed in seeds:
         for condition in conditions:
             for loss, config in configs.items():
-                prepared = _prepare(config, condition, seed, split)
                 name = dict(loss=loss, condition=condition, seed=seed, split=split)
-                record = name | dict(config=_settings(config, condition, split))
+                record = name | dict(config=settings[loss, condition])
                 if _key(record) in found:
                     record = found[_key(record)]
                 else:
@@ -116,6 +120,7 @@ def run_comparison(
                     # Runs of another configuration are kept, their logs apart.
                     work_dir = folder / 'runs' / f'{stem}_{record["config"][:8]}'
                     shutil.rmtree(work_dir, ignore_errors=True)
+                    prepared = _prepare(config, condition, seed, split)
                     metrics, checkpoint = train_once(prepared, work_dir)
                     record |= metrics
                     record['checkpoint'] = str(checkpoint.relative_to(folder))
