@@ -18,6 +18,7 @@ from daal_mmdet.hooks.fitting_checkpoint_hook import (
     FittingCheckpointHook,
     OtherModelError,
 )
+from daal_mmdet.hooks.trained_classes_hook import TrainedClassesHook
 from daal_mmdet.placed_dicts import bare_type
 from daal_mmdet.preflight import require_checkpoint, require_output_folder
 
@@ -104,6 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     tell_wrong_names(config, 'test')
     runner = build_runner(config)
     runner.register_hook(FittingCheckpointHook())
+    runner.register_hook(TrainedClassesHook())
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     try:

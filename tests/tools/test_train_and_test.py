@@ -66,7 +66,7 @@ def config_file(tmp_path, request):
     return path
 
 
-def test_train_resume_and_test(config_file, tmp_path):
+def test_train_resume_and_test(config_file, tmp_path, capsys):
     work = tmp_path / 'work'
     common = [str(config_file), '--work-dir', str(work), '--cfg-options']
     train_tool.main([*common, 'default_hooks.logger.interval=1'])
@@ -103,6 +103,18 @@ def test_train_resume_and_test(config_file, tmp_path):
         predictions = pickle.loads(out.read_bytes())
         assert [p['img_id'] for p in predictions] == [0, 1, 2, 3]
     assert sorted(p.name for p in shown.iterdir()) == [f'{i}.png' for i in range(4)]
+    assert 'was trained with' not in capsys.readouterr().out
+
+    document = json.loads((tmp_path / 'data.json').read_text())
+    document['categories'].reverse()
+    (tmp_path / 'test.json').write_text(json.dumps(document))
+    options = ['ann_file=test.json', 'metainfo.classes=dog,cat']
+    options = [f'test_dataloader.dataset.{option}' for option in options]
+    test_tool.main([*arguments, '--cfg-options', *options])
+    assert (
+        "epoch_2.pth was trained with 'cat' as class number 0, and "
+        "test_dataloader.dataset has 'dog' there" in capsys.readouterr().out
+    )
 
 
 def test_augmentation_that_the_config_names_is_taken(config_file):
