@@ -36,7 +36,8 @@ class LoadImageOrSkip(LoadImageFromFile):
     another data set, so there ``LoadImageFromFile`` with its error is right.
 
     Args:
-        max_skipped: Files to pass over in one process, >= 0.
+        max_skipped: Files to pass over in one process, >= 0. Worker processes live for
+            an epoch, or with ``persistent_workers`` for the training.
         to_float32: As in ``LoadImageFromFile``, like the others below.
         color_type: The channels.
         imdecode_backend: What decodes.

@@ -200,7 +200,8 @@ def take_long_tail(
     rng = np.random.default_rng(seed)
     for _ in range(_MAX_PASSES):
         changed = 0
-        for i in rng.permutation(ids).tolist():
+        # Of places, as an array would change ids that are strings or large numbers.
+        for i in (ids[place] for place in rng.permutation(len(ids))):
             classes = shown[i]
             sign = -1 if i in kept else 1
             before, after = now[classes], now[classes] + sign * numbers[i]

@@ -6,7 +6,7 @@ import pytest
 from mmdet.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
-import daal_mmdet  # noqa: F401 - registers LoadImageOrSkip
+from daal_mmdet.datasets import load_image_or_skip
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
 
@@ -45,14 +45,22 @@ def test_bytes_behind_the_end_are_no_defect(tmp_path):
      encoded('jpeg')[:30]],
     ids=['missing', 'empty', 'other', 'truncated jpeg', 'truncated png', 'head only'],
 )  # fmt: skip
-def test_broken_images_are_skipped_and_counted(tmp_path, content, capfd):
-    path = tmp_path / 'a.img'
-    if content is not None:
-        path.write_bytes(content)
+def test_broken_images_are_skipped_told_and_counted(tmp_path, content, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        load_image_or_skip, 'print_log', lambda line, **_: lines.append(line)
+    )
     load = build()
-    assert load.transform({'img_path': str(path)}) is None
-    assert load.transform({'img_path': str(path)}) is None
-    assert list(load.skipped) == [str(path)]
+    for count, name in enumerate(('a.img', 'b.img'), start=1):
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        for _ in range(2):
+            assert load.transform({'img_path': str(path)}) is None
+        line = lines.pop()
+        assert not lines
+        assert line.startswith(f"left out: {path} can't be read (")
+        assert line.endswith(f'; {count} such images so far')
 
 
 def test_too_many_are_an_error_that_names_the_next(tmp_path):

@@ -104,6 +104,19 @@ def test_long_tail_follows_its_power_law(balanced, exponent):
     ]
 
 
+def test_long_tail_takes_ids_as_they_are(balanced):
+    """An array of them would hold strings alone, or floats."""
+    images = [image['id'] for image in take_long_tail(balanced, 1.0)['images']]
+    for change in (lambda i: f'{i}.jpg' if i % 2 else i, lambda i: 2**63 * (i % 2) + i):
+        document = copy.deepcopy(balanced)
+        for image in document['images']:
+            image['id'] = change(image['id'])
+        for annotation in document['annotations']:
+            annotation['image_id'] = change(annotation['image_id'])
+        subset = take_long_tail(document, 1.0)
+        assert [image['id'] for image in subset['images']] == list(map(change, images))
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 4), max_size=6), min_size=1, max_size=25),
