@@ -58,7 +58,7 @@ setup(
             'onedl-mmdetection>=3.5',
         ],
         # The newest mmdet, 3.3.0, refuses mmcv 2.2 when it is imported.
-        'openmmlab': ['mmcv>=2.0.0,<2.2.0', 'mmengine>=0.10.0', 'mmdet>=3.0.0'],
+        'openmmlab': ['mmcv>=2.0.0,<2.2.0', 'mmengine>=0.10.0', 'mmdet>=3.2.0'],
         'forecasting': ['statsmodels'],
         'lvis': ['lvis'],
         # PyTorch's CUDA builds bring it. Not for the tests, which skip what needs it:

@@ -8,13 +8,18 @@ Importing the package registers everything it holds with mmdet's registries::
 __version__ = '0.1.0'
 
 try:
-    import mmdet  # noqa: F401
+    import mmdet
+    from mmengine.utils import digit_version
 except ImportError as error:
     raise ImportError(
         'daal_mmdet extends MMDetection, which does not import here '
         f'({error}). Install it with pip install "daal_mmdet[onedl]" (the maintained '
         'forks) or "daal_mmdet[openmmlab]" (the originals)'
     ) from error
+if digit_version(mmdet.__version__) < digit_version('3.2.0'):
+    raise ImportError(
+        f'daal_mmdet needs MMDetection 3.2 or newer, and here is {mmdet.__version__}'
+    )
 
 from daal_mmdet import (
     counting,

@@ -19,13 +19,20 @@ from mmengine.logging import print_log
 
 from daal_mmdet.datasets.annotation_file import (
     HARMLESS,
+    PASSED_OVER,
+    WITHOUT_MASK,
     Cleaning,
     clean_annotations,
     read_annotations,
     repeated_names,
 )
 from daal_mmdet.first_few import first_few
-from daal_mmdet.placed_dicts import built_class, placed_metrics
+from daal_mmdet.placed_dicts import (
+    bare_type,
+    built_class,
+    placed_dicts,
+    placed_metrics,
+)
 from daal_mmdet.whole_file import write_whole
 
 __all__ = [
@@ -129,6 +136,8 @@ def tell_wrong_names(config: Config, loader: str) -> None:
 def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
     """Check the loaders' files, the training's first; see :func:`check_data`."""
     trained: tuple[str, list[str]] | None = None
+    # An open vocabulary may be judged by other classes than it learned.
+    words = _columns_are_words(config.get('model') or {})
     for loader in loaders:
         dataset = _coco_dataset(config, f'{loader}_dataloader')
         if dataset is None:
@@ -137,7 +146,9 @@ def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
         key = f'{loader}_dataloader.dataset.ann_file'
         try:
             cleaned, cleaning = clean_annotations(
-                read_annotations(source), _image_finder(dataset)
+                read_annotations(source),
+                _image_finder(dataset),
+                _needs_masks(config, loader),
             )
         except (OSError, ValueError) as error:
             raise SystemExit(f'{key}: {error}') from error
@@ -152,7 +163,7 @@ def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
         if loader != 'train':
             if names is not None:
                 judged = (f'{loader}: {source}', names)
-                if trained is not None:
+                if trained is not None and not words:
                     _require_same_labels(trained, judged)
                 _check_metrics(config, loader, dataset, source, judged)
             continue
@@ -222,30 +233,45 @@ def _source(dataset: dict) -> Path:
 def _image_finder(dataset: dict) -> Callable[[str], bool] | None:
     """Whether an image is there; None for data sets with file names of their own.
 
-    Objects365 and LVIS v0.5 read others than their files give.
+    Objects365 and LVIS v0.5 read others than their files give. Nor are images looked
+    for that the pipeline reads from elsewhere, such as a data base.
     """
     loaders = (CocoDataset.load_data_list, LVISV1Dataset.load_data_list)
     if built_class(dataset, DATASETS).load_data_list not in loaders:
+        return None
+    steps = placed_dicts(dataset.get('pipeline'), 'pipeline')
+    if any(step.get('backend_args') for _, step in steps):
         return None
     prefix = (dataset.get('data_prefix') or {}).get('img') or ''
     folder = os.path.join(dataset.get('data_root') or '', prefix)
     return lambda name: os.path.isfile(os.path.join(folder, name))
 
 
+def _needs_masks(config: Config, loader: str) -> bool:
+    """Whether a loader, or a metric of its loop, stops at an object without a mask."""
+    steps = placed_dicts(config.get(f'{loader}_dataloader'), loader)
+    metrics = placed_metrics(config, loader)
+    return any(
+        bare_type(step) == 'LoadAnnotations' and step.get('with_mask')
+        for _, step in steps
+    ) or any('segm' in (metric.get('metric') or ()) for _, metric in metrics)
+
+
 def _require_whole(key: str, source: Path, cleaning: Cleaning) -> None:
     """Refuse what mmdet does not pass over."""
-    if set(cleaning.counts) <= HARMLESS:
+    if set(cleaning.counts) <= HARMLESS | PASSED_OVER:
         if cleaning.counts:
             _print(
                 f'{key}: {source} holds '
                 + ', '.join(f'{n} {kind}' for kind, n in cleaning.counts.items())
-                + ', which mmdet takes as it finds them'
+                + ', which mmdet takes as it finds them or passes over'
             )
         return
     raise SystemExit(
         f"{key}: {source} can't be used:\n  "
         + '\n  '.join(map(cleaning.describe, cleaning.counts))
         + '\ntools/make_subset.py writes a copy where that is mended'
+        + (', but for masks' if WITHOUT_MASK in cleaning.counts else '')
     )
 
 
@@ -354,10 +380,13 @@ def _require_heads_for(config: Config, labels: list[str], classes: list[str]) ->
             )
 
 
+def _columns_are_words(model: dict) -> bool:
+    return 'language_model' in model
+
+
 def _classes_of_heads(model: dict) -> Iterator[tuple[str, int]]:
     """Keys of box heads and the ``num_classes`` that the config gives them."""
-    if 'language_model' in model:
-        # Their columns are words.
+    if _columns_are_words(model):
         return
     heads = [*_stages(model, 'model', 'bbox_head')]
     for key, roi_head in _stages(model, 'model', 'roi_head'):

@@ -111,6 +111,77 @@ def test_what_the_evaluation_takes_is_told_and_taken(config, tmp_path, capsys):
     assert 'holds 1 boxes without area, which mmdet' in capsys.readouterr().out
 
 
+def test_annotations_of_images_that_are_not_listed_are_passed_over(
+    config, tmp_path, capsys
+):
+    for split in ('train', 'val'):
+        spoil(tmp_path, split, image_id=77)
+    message = 'holds 1 annotations of an image that is not there, which mmdet takes as '
+    require_sound_data([config])
+    assert capsys.readouterr().out.count(message) == 2
+    check_data(config)
+    shown = capsys.readouterr().out
+    assert shown.count(message) == 1
+    assert 'left out: 1 annotations of an image that is not there' in shown
+
+
+@pytest.mark.parametrize('asked_by', ['pipeline', 'metric'])
+def test_objects_without_a_mask_are_found_where_masks_are_needed(
+    config, tmp_path, capsys, asked_by
+):
+    for split in ('train', 'val'):
+        document = json.loads((tmp_path / f'{split}.json').read_text())
+        for annotation in document['annotations'][1:]:
+            annotation['segmentation'] = [[0, 0, 5, 0, 5, 5]]
+        write(tmp_path, split, document)
+    check_data(config)
+    assert capsys.readouterr().out == ''
+    if asked_by == 'pipeline':
+        step = {'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': True}
+        # Of the wrapper of mosaics, for example.
+        inner = config.train_dataloader.dataset
+        config.train_dataloader.dataset = {
+            'type': 'MultiImageMixDataset',
+            'dataset': {**inner, 'pipeline': [step]},
+        }
+        config.val_dataloader.dataset.pipeline = [step]
+    else:
+        config.val_evaluator = {'type': 'CocoMetric', 'metric': ['bbox', 'segm']}
+    with pytest.raises(
+        SystemExit,
+        match=r'val\.json can\'t be used:\n  1 objects without a mask \(the first: '
+        r'annotation 0, segmentation None\)\ntools/make_subset\.py writes a copy where '
+        'that is mended, but for masks$',
+    ):
+        check_data(config)
+    told = 'left out: 1 objects without a mask' in capsys.readouterr().out
+    assert told == (asked_by == 'pipeline')
+
+
+def test_images_that_the_pipeline_reads_from_elsewhere_are_not_looked_for(config):
+    backend = {'backend': 'lmdb', 'db_path': 'images.lmdb'}
+    for split in ('train', 'val'):
+        dataset = config[f'{split}_dataloader'].dataset
+        dataset.data_prefix = {'img': 'none'}
+        dataset.pipeline = [{'type': 'LoadImageFromFile', 'backend_args': backend}]
+    check_data(config)
+    assert config.train_dataloader.dataset.ann_file == 'train.json'
+    del config.val_dataloader.dataset.pipeline[0]['backend_args']
+    with pytest.raises(SystemExit, match='4 images that are listed but not there'):
+        check_data(config)
+
+
+def test_an_open_vocabulary_may_be_judged_by_other_classes(config, tmp_path, capsys):
+    write(tmp_path, 'train', document_of([[0], [2]], 3))
+    write(tmp_path, 'val', document_of([[0], [1], [2]], 3))
+    config.train_dataloader.dataset.metainfo = {'classes': ('c0', 'c2')}
+    config.val_dataloader.dataset.metainfo = {'classes': ('c0', 'c1', 'c2')}
+    with pytest.raises(SystemExit, match="number 1 is 'c2' in train: .*'c1' in val: "):
+        check_data(config)
+    config.model = {'language_model': {}, 'bbox_head': {'num_classes': 256}}
+    check_data(config)
+
+
 def test_a_missing_validation_image_is_found_before_the_training(config, tmp_path):
     (tmp_path / 'val' / '2.jpg').unlink()
     with pytest.raises(

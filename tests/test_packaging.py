@@ -105,6 +105,9 @@ def test_extras(metadata):
     # mmdet 3.3.0 does not import beside it.
     assert '2.1.0' in originals['mmcv']
     assert '2.2.0' not in originals['mmcv']
+    # The first with DDQ, which the adapters import.
+    assert '3.2.0' in originals['mmdet']
+    assert '3.1.0' not in originals['mmdet']
     test = {str(r) for r in requirements(metadata, 'test')}
     dev = {str(r) for r in requirements(metadata, 'dev')}
     strip = re.compile(r';.*').sub
@@ -208,3 +211,28 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert 'make lint' in commands
     assert 'make test' in commands
     assert 'make test' in (ROOT / 'README.md').read_text()
+
+
+@pytest.mark.parametrize(
+    ('version', 'message'),
+    [
+        (
+            None,
+            r'extends MMDetection, which does not import here \(.*"daal_mmdet\[onedl',
+        ),
+        ('3.1.0', 'needs MMDetection 3.2 or newer, and here is 3.1.0'),
+    ],
+)
+def test_an_mmdet_that_does_not_do_is_named(tmp_path, version, message):
+    """The import ends there, before it needs anything else of mmdet."""
+    text = 'import nowhere' if version is None else f'__version__ = {version!r}'
+    (tmp_path / 'mmdet.py').write_text(text)
+    path = os.pathsep.join([str(tmp_path), str(Path(daal_mmdet.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, '-c', 'import daal_mmdet'],
+        env={**os.environ, 'PYTHONPATH': path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert re.search(f'ImportError: daal_mmdet {message}', done.stderr)

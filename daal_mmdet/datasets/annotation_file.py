@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = [
     'COMPLETED',
     'HARMLESS',
+    'PASSED_OVER',
+    'WITHOUT_MASK',
     'Cleaning',
     'clean_annotations',
     'file_name',
@@ -32,6 +34,10 @@ _NO_AREA = 'boxes without area'
 _OUTSIDE = 'boxes outside their image'
 # mmdet takes these as they are, in training and in evaluation.
 HARMLESS = frozenset({_NO_AREA, _OUTSIDE})
+_OF_NO_IMAGE = 'annotations of an image that is not there'
+# Both ask for the annotations of the images that are listed, and see no others.
+PASSED_OVER = frozenset({_OF_NO_IMAGE})
+WITHOUT_MASK = 'objects without a mask'
 # mmdet holds a box in float32, where more than this is infinite.
 _LARGEST = 3.4e38
 
@@ -107,7 +113,9 @@ def is_lvis(document: dict) -> bool:
 
 
 def clean_annotations(
-    document: dict, image_exists: Callable[[str], bool] | None = None
+    document: dict,
+    image_exists: Callable[[str], bool] | None = None,
+    masks: bool = False,
 ) -> tuple[dict, Cleaning]:
     """Leave out the images, categories and boxes that training could stumble over.
 
@@ -115,14 +123,16 @@ def clean_annotations(
     stands there before, images that ``image_exists`` does not find; categories without
     an id or name and those whose id stands there before; annotations of an image or
     category that is not (or no longer) there, whose id stands there before, without a
-    box of four finite numbers, with no width, height or area, or wholly outside their
-    image. Counted too, and completed, are boxes that do not give their ``area`` or, in
-    COCO's format, ``iscrowd``; LVIS has no crowds.
+    box of four finite numbers, with no width, height or area, wholly outside their
+    image, or where ``masks`` are needed without one. Counted too, and completed, are
+    boxes that do not give their ``area`` or, in COCO's format, ``iscrowd``; LVIS has no
+    crowds.
 
     Args:
         document: A COCO or LVIS detection document; stays as it is.
         image_exists: Whether an image's ``file_name`` (LVIS v1: the end of its
             ``coco_url``) is there; None trusts the document.
+        masks: Whether each object needs its ``segmentation``.
 
     Returns:
         A document of what is left, sharing its items that are whole, and what was left
@@ -155,7 +165,7 @@ def clean_annotations(
     lvis = is_lvis(document)
     annotations = []
     for annotation in _unique(document['annotations'], 'annotation', cleaning):
-        kind, value = _defect(annotation, image_of_id, category_ids)
+        kind, value = _defect(annotation, image_of_id, category_ids, masks)
         if kind:
             cleaning.add(kind, f'annotation {annotation["id"]}, {value}')
             continue
@@ -221,18 +231,22 @@ def _is_positive(value: object) -> bool:
     return is_finite(value) and value > 0
 
 
-def _is_one_of(value: object, ids: Container) -> bool:
+def _is_id(value: object) -> bool:
     # A list has no hash to look it up by.
-    return isinstance(value, int | float | str) and value in ids
+    return isinstance(value, int | float | str)
 
 
-def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
+def _defect(
+    annotation: dict, images: dict, categories: set, masks: bool
+) -> tuple[str, str]:
     """The kind of an annotation's defect and its value; empty strings for none."""
     image_id, category_id = annotation.get('image_id'), annotation.get('category_id')
-    if not _is_one_of(image_id, images):
-        return 'annotations of an image that is not there', f'image_id {image_id}'
+    if not _is_id(image_id):
+        return 'annotations without an image_id', f'image_id {image_id}'
+    if image_id not in images:
+        return _OF_NO_IMAGE, f'image_id {image_id}'
     image = images[image_id]
-    if not _is_one_of(category_id, categories):
+    if not _is_id(category_id) or category_id not in categories:
         return 'annotations of an unknown category', f'category_id {category_id}'
     box = annotation.get('bbox')
     shown = f'bbox {box}'
@@ -246,4 +260,6 @@ def _defect(annotation: dict, images: dict, categories: set) -> tuple[str, str]:
         return _NO_AREA, f'area {area}'
     if x >= image['width'] or y >= image['height'] or x + width <= 0 or y + height <= 0:
         return _OUTSIDE, shown
+    if masks and not annotation.get('segmentation'):
+        return WITHOUT_MASK, f'segmentation {annotation.get("segmentation")}'
     return '', ''

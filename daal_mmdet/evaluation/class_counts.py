@@ -14,16 +14,20 @@ def count_classes(
 ) -> tuple[Counter[str], dict[str, int]]:
     """Training images and training instances of each class, crowds left out.
 
-    Annotations of an unknown category count for none, as in a training.
+    Annotations of an unknown category, or of an image that is not listed, count for
+    none, as in a training.
     """
     document = load(ann_file, backend_args=backend_args)
     names = {category['id']: category['name'] for category in document['categories']}
+    images = {image['id'] for image in document['images']}
     instances = dict.fromkeys(names.values(), 0)
     seen = set()
     for annotation in document['annotations']:
-        category = annotation.get('category_id')
-        name = names.get(category) if isinstance(category, int | float | str) else None
-        if name is not None and not annotation.get('iscrowd', 0):
+        image, category = annotation.get('image_id'), annotation.get('category_id')
+        if not all(isinstance(i, int | float | str) for i in (image, category)):
+            continue
+        name = names.get(category)
+        if name is not None and image in images and not annotation.get('iscrowd', 0):
             instances[name] += 1
-            seen.add((str(annotation['image_id']), name))
+            seen.add((image, name))
     return Counter(name for _, name in seen), instances

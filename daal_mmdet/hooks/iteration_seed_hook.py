@@ -34,8 +34,10 @@ class IterationSeedHook(Hook):
     can resume; and, where worker processes augment, an epoch-based loop with
     ``persistent_workers=False``, or ``num_workers=0``. Workers that live on, as they do
     throughout a loop of iterations, draw from where they are, and those of a resumed
-    run begin anew: the hook warns. (mmengine seeds new workers alike in every epoch.)
-    Where they must live on, the benchmark's ``RepeatableTrainingHook`` loads the
+    run begin anew: the hook warns. (mmengine seeds new workers alike in every epoch.) A
+    resumed loop of iterations of the original mmengine (0.10.7) loads the batches
+    behind it once more, after the seeding, so that its first batch is another; the
+    maintained fork skips them. Where workers must live on, the benchmark's ``RepeatableTrainingHook`` loads the
     batches that a resumed run has behind it once more; a config needs one of the two
     hooks.
     """

@@ -51,7 +51,8 @@ def with_annotation(**changes):
         ({'bbox': [-9, 2, 9, 9]}, 'boxes outside their image'),
         ({'category_id': 8}, 'annotations of an unknown category'),
         ({'image_id': 2}, 'annotations of an image that is not there'),
-        ({'image_id': [1]}, 'annotations of an image that is not there'),
+        ({'image_id': [1]}, 'annotations without an image_id'),
+        ({'image_id': None}, 'annotations without an image_id'),
         ({'category_id': [7]}, 'annotations of an unknown category'),
         ({'id': 3}, 'annotations whose id is used before'),
         ({'id': None}, 'annotations without an id'),
@@ -67,6 +68,23 @@ def test_a_broken_annotation_is_left_out_and_counted(changes, kind):
         f'left out: 1 {kind} (the first: {cleaning.examples[kind]})'
     ]
     assert str(document) == str(untouched)
+
+
+@pytest.mark.parametrize('segmentation', [None, []])
+def test_an_object_without_a_mask_is_broken_where_masks_are_needed(segmentation):
+    document = copy.deepcopy(GOOD)
+    document['annotations'][0]['segmentation'] = [[1, 2, 10, 2, 10, 11]]
+    annotation = {**document['annotations'][0], 'id': 4, 'segmentation': segmentation}
+    if segmentation is None:
+        del annotation['segmentation']
+    both = {**document, 'annotations': [*document['annotations'], annotation]}
+    assert clean_annotations(both)[0] == both
+    cleaned, cleaning = clean_annotations(both, masks=True)
+    assert cleaned == document
+    assert cleaning.lines() == [
+        'left out: 1 objects without a mask (the first: annotation 4, segmentation '
+        f'{segmentation})'
+    ]
 
 
 def test_broken_images_and_categories_take_their_annotations_along():

@@ -273,12 +273,17 @@ def test_crowds_do_not_count_as_training_boxes(tmp_path, train_file):
     assert with_crowds == evaluate(val_file, predictions, train_ann_file=train_file)
 
 
-def test_boxes_of_an_unknown_category_count_for_none(train_file):
+def test_boxes_of_an_unknown_category_or_image_count_for_none(train_file):
     document = json.loads(Path(train_file).read_text())
     before = count_classes(train_file, None)
     for category in (999, [1], None):
         document['annotations'].append(
             {'id': 99, 'image_id': 0, 'category_id': category}
+        )
+    known = document['categories'][0]['id']
+    for image in (999, [1], None):
+        document['annotations'].append(
+            {'id': 99, 'image_id': image, 'category_id': known}
         )
     Path(train_file).write_text(json.dumps(document))
     assert count_classes(train_file, None) == before
