@@ -51,7 +51,20 @@ def source_digest(tree: ast.Module) -> str:
             and isinstance(body[0].value, ast.Constant)
         ):
             node.body = body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()
+
+
+def _plain(node: object) -> object:
+    """A parsed file as tuples, the same by every version of Python.
+
+    ``ast.dump`` shows fields that are empty in some versions, and newer versions have
+    more of them, such as ``type_params``.
+    """
+    if isinstance(node, ast.AST):
+        fields = ((name, _plain(value)) for name, value in ast.iter_fields(node))
+        kept = (field for field in fields if field[1] not in (None, ()))
+        return type(node).__name__, *kept
+    return tuple(map(_plain, node)) if isinstance(node, list) else node
 
 
 def _file_of(module: str) -> Path | None:

@@ -11,8 +11,9 @@ from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config, ConfigDict
 
 from daal_mmdet.code_digest import code_digest
+from daal_mmdet.placed_dicts import bare_type, placed_dicts
 
-__all__ = ['config_hash', 'differing_keys', 'file_digest']
+__all__ = ['config_hash', 'differing_keys', 'file_digest', 'follows_validation']
 
 # What Runner.from_cfg takes, without what has no influence on the trained model:
 # loggers, folders, the launcher. Other names in a config only serve these.
@@ -37,7 +38,8 @@ _KEYS = (
     'load_from',
     'compile',
 )
-# Saving, logging and validating meanwhile leave a seeded training as it is.
+# Saving, logging and, where nothing follows it, validating meanwhile leave a seeded
+# training as it is.
 _WITHOUT_INFLUENCE = {
     'default_hooks': ('checkpoint', 'logger', 'visualization', 'timer'),
     'train_cfg': ('val_interval', 'val_begin'),
@@ -50,8 +52,8 @@ def config_hash(config: Config) -> str:
 
     Where data and weights lie does not count, but what they hold does: each string
     that names a file stands for the file's contents. Checkpoints, logs and validations
-    on the way do not count either. A model or hook of this package stands for its code
-    too, because its defaults are there.
+    on the way do not count either, unless the training follows its validations. A model
+    or hook of this package stands for its code too, because its defaults are there.
 
     Returns:
         16 hexadecimal digits.
@@ -67,6 +69,20 @@ def differing_keys(one: Config, other: Config) -> list[str]:
     return [key for key in keys if flat.get(key) != other_flat.get(key)]
 
 
+def follows_validation(config: Config) -> bool:
+    """Whether a training takes another course by what its validations measure.
+
+    So do a learning rate that drops on a plateau, and a hook that stops early.
+    """
+    schedulers = placed_dicts(config.get('param_scheduler'), 'param_scheduler')
+    hooks = placed_dicts(config.get('custom_hooks'), 'custom_hooks')
+    # mmengine's plateau schedulers have a default for what they monitor.
+    return any(
+        bare_type(part).startswith('ReduceOnPlateau') or 'monitor' in part
+        for _, part in (*schedulers, *hooks)
+    )
+
+
 def file_digest(path: Path) -> str:
     """Hash of a file's contents."""
     return 'sha256:' + hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -79,6 +95,8 @@ def _relevant(config: Config) -> dict:
         value = plain.get(key)
         if isinstance(value, dict):
             dropped = _WITHOUT_INFLUENCE.get(key, ())
+            if key == 'train_cfg' and follows_validation(config):
+                dropped = ()
             value = {k: v for k, v in value.items() if k not in dropped}
         # As good as not there.
         if value is not None:

@@ -58,10 +58,16 @@ def first_of_other_settings(
     return None
 
 
-def append_record(path: Path, record: Mapping) -> None:
+def append_record(path: Path, record: Mapping, keys: Sequence[str] = ()) -> None:
     """Add a line; several processes may do so at once.
 
     What a kill left of an unfinished line is cut off first.
+
+    Args:
+        path: The file.
+        record: The finished run.
+        keys: Where a line agrees in all of these, nothing is added; without keys, no
+            line is looked at.
 
     Raises:
         ValueError: If the record holds a value that JSON lacks, such as NaN.
@@ -72,7 +78,12 @@ def append_record(path: Path, record: Mapping) -> None:
         file.seek(0)
         written = file.read()
         whole = written.rfind(b'\n') + 1
-        if whole < len(written) and not _is_json(written[whole:]):
+        if keys and any(
+            all(known.get(key) == record[key] for key in keys)
+            for known in map(_parsed, written.splitlines())
+        ):
+            return
+        if whole < len(written) and not _parsed(written[whole:]):
             file.truncate(whole)
         elif whole < len(written):
             line = b'\n' + line
@@ -81,9 +92,9 @@ def append_record(path: Path, record: Mapping) -> None:
         os.fsync(file.fileno())
 
 
-def _is_json(text: bytes) -> bool:
+def _parsed(line: bytes) -> dict:
+    """The record in a line; empty for what is none."""
     try:
-        json.loads(text)
+        return json.loads(line)
     except ValueError:
-        return False
-    return True
+        return {}

@@ -43,6 +43,19 @@ def test_code_of_a_module_is_its_own_and_what_it_imports(package, imported):
     assert digest() != before
 
 
+def test_versions_of_python_agree(monkeypatch):
+    """From 3.12 on a function has ``type_params``, as a rule none."""
+    text = 'def f(x, y=None):\n    return [x, y, None, 0.5, ()]'
+    before = module.source_digest(ast.parse(text))
+    fields = [name for name in ast.FunctionDef._fields if name != 'type_params']
+    monkeypatch.setattr(ast.FunctionDef, '_fields', (*fields, 'type_params'))
+    tree = ast.parse(text)
+    tree.body[0].type_params = []
+    assert module.source_digest(tree) == before
+    tree.body[0].type_params = [ast.Name('T', ast.Load())]
+    assert module.source_digest(tree) != before
+
+
 def test_docstrings_of_functions_do_not_count():
     one, other = (
         module.source_digest(ast.parse(f'def f():\n    "{text}"\n    return {value}'))

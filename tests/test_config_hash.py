@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import pytest
 from mmengine.config import Config
 
 from daal_mmdet.config_hash import config_hash, differing_keys
@@ -51,6 +52,21 @@ def test_hash_sees_what_decides_a_run_and_nothing_else(tmp_path):
     ):
         assert config_hash(config(**other)) != plain, other
     assert differing_keys(config(), config(**{'model.lr': 0.2})) == ['model.lr']
+
+
+@pytest.mark.parametrize(
+    'part',
+    [
+        {'param_scheduler': [dict(type='mmengine.ReduceOnPlateauLR')]},
+        {'custom_hooks': [dict(type='EarlyStoppingHook', monitor='coco/bbox_mAP')]},
+    ],
+)
+def test_validations_count_where_the_training_follows_them(part):
+    def config(interval, **more):
+        return Config(dict(train_cfg=dict(max_epochs=4, val_interval=interval), **more))
+
+    assert config_hash(config(1)) == config_hash(config(2))
+    assert config_hash(config(1, **part)) != config_hash(config(2, **part))
 
 
 def test_a_loss_of_ours_stands_for_its_code_and_one_of_mmdet_does_not(monkeypatch):

@@ -31,6 +31,16 @@ def test_a_whole_line_without_its_end_is_kept(tmp_path):
     assert read_records(path) == [{'a': 1}, {'a': 2}]
 
 
+def test_a_record_that_is_there_is_not_added_again(tmp_path):
+    path = tmp_path / 'runs.jsonl'
+    for record in ({'a': 1, 'b': 1}, {'a': 1, 'b': 2}, {'a': 2}, {'a': 1, 'b': 2}):
+        append_record(path, record, keys=['a'])
+    assert read_records(path) == [{'a': 1, 'b': 1}, {'a': 2}]
+    append_record(path, {'a': 1, 'b': 2}, keys=['a', 'b'])
+    append_record(path, {'a': 2})
+    assert read_records(path)[2:] == [{'a': 1, 'b': 2}, {'a': 2}]
+
+
 def test_damage_in_the_middle_is_an_error(tmp_path):
     path = tmp_path / 'runs.jsonl'
     path.write_text('{"a": 1}\n{"b"\n{"c": 2}\n')

@@ -61,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--name',
         help='folder of table and figures in OUT (default: the name of the spec, and '
-        'schedule, backbone weights and baseline if they are other ones)',
+        'schedule, backbone weights, baseline and records if they are other ones)',
     )
     parser.add_argument(
         '--variants', nargs='+', help='run these of the spec alone; the table shows all'
@@ -132,7 +132,7 @@ def choose(
 
 
 def table_folder(args: argparse.Namespace, run: PlannedRun) -> str:
-    """Another name for another schedule, start or baseline of the same spec."""
+    """Another name for another schedule, start, baseline or file of records."""
     words = [args.spec.stem]
     if args.schedule is not None:
         words.append(f'{args.schedule}{run.length[0].removeprefix("max_")}')
@@ -140,7 +140,16 @@ def table_folder(args: argparse.Namespace, run: PlannedRun) -> str:
         words.append(run.start.stem)
     if args.baseline is not None:
         words += ['to', *re.findall(r'\w+', args.baseline)]
+    if args.records is not None:
+        words += ['of', args.records.stem]
     return '_'.join(words)
+
+
+def setting_of(records: Sequence[dict], path: Path) -> str:
+    """Schedule and start of records from elsewhere; the file's name if they lack it."""
+    settings = {record.get('setting') for record in records}
+    (setting,) = settings if len(settings) == 1 else (None,)
+    return f'records of {path.name}' if setting is None else setting
 
 
 def run_with_bar(
@@ -205,10 +214,14 @@ def main(argv: list[str] | None = None) -> int:
         if not args.table_only:
             failures = run_with_bar(chosen, folder, args)
         if args.records is None:
+            # Also what a kill left unrecorded.
+            folder.find(plan)
             records = select_records(folder.records(), spec, hashes)
+            setting = plan[0].setting
         else:
             records = select_records(read_records(args.records), spec)
-        table = benchmark_table(records, spec, args.split, plan[0].setting)
+            setting = setting_of(records, args.records)
+        table = benchmark_table(records, spec, args.split, setting)
     except (FileNotFoundError, TypeError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         print_failures(failures)
@@ -226,7 +239,7 @@ def main(argv: list[str] | None = None) -> int:
         target.mkdir(parents=True, exist_ok=True)
         (target / f'{args.split}_table.md').write_text(table, encoding='utf-8')
         for name, figure in benchmark_figures(
-            records, spec, folder.root, plan[0], args.split
+            records, spec, folder.root, plan[0], args.split, setting
         ):
             figure.savefig(target / f'{name}.png', dpi=args.dpi)
         print(f'\n{table}\nwritten to {target}')

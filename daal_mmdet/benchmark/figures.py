@@ -13,7 +13,12 @@ from mmengine.config import Config
 
 from daal_mmdet.benchmark.evaluation_record import evaluation_record
 from daal_mmdet.benchmark.spec import BenchmarkSpec, PlannedRun
-from daal_mmdet.benchmark.table import metric_names, metric_value, paired_differences
+from daal_mmdet.benchmark.table import (
+    has_metric,
+    metric_names,
+    metric_value,
+    paired_differences,
+)
 from daal_mmdet.data_check import innermost_dataset
 from daal_mmdet.evaluation.class_counts import count_classes
 from daal_mmdet.logged_scalars import Scalars, read_scalars
@@ -54,6 +59,7 @@ def benchmark_figures(
     folder: Path,
     run: PlannedRun,
     split: str = 'test',
+    setting: str | None = None,
 ) -> Iterator[tuple[str, Figure]]:
     """Draw what the runs of a benchmark have to show.
 
@@ -69,12 +75,13 @@ def benchmark_figures(
         folder: What the ``work_dir`` of the records is relative to.
         run: Any run of the spec; tells schedule and training data.
         split: Part that AP is shown of, 'val' or 'test'.
+        setting: What the titles say after the data set; None takes that of the run.
 
     Yields:
         Name and figure.
     """
     variants = list(spec.variants)
-    data = f'{spec.data}, {run.setting}'
+    data = f'{spec.data}, {run.setting if setting is None else setting}'
     for name, headline, panels, step in _curves_of_runs(records, spec, folder, run):
         title = f'{headline}: {data}\n(mean over seeds, band from least to greatest)'
         yield name, draw_panels(panels, variants, title, step)
@@ -108,7 +115,12 @@ def _curves_of_runs(
     if adaptation:
         yield 'adaptation', 'Adaptation', adaptation, 'iteration'
     with_val = [record for record in records if record.get('val') is not None]
-    names = metric_names(spec.compare, with_val, 'val')
+    # One of both parts may have figures that the other lacks.
+    names = [
+        name
+        for name in metric_names(spec.compare, with_val, 'val')
+        if all(has_metric(record, 'val', name, spec) for record in with_val)
+    ]
     validations = _panels(
         dict(zip(names, names, strict=True)), logs, partial(_val_points, spec)
     )

@@ -96,7 +96,8 @@ class MatrixFolder:
             # Nobody knows by which code and with how many threads it was trained.
             record |= dict(code=None, threads=None)
             record['adopted'] = (folder / ADOPTED).read_text(encoding='utf-8')
-        append_record(self.records_file, record)
+        # Another benchmark in this folder may have waited for the same run.
+        append_record(self.records_file, record, keys=('config', 'seed'))
         return record
 
 

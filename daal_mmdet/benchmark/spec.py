@@ -6,14 +6,13 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from mmengine.config import Config
 
 from daal_mmdet.benchmark.evaluation_record import require_class_ap, require_metrics
 from daal_mmdet.benchmark.schedule import schedule_length, set_schedule_length
-from daal_mmdet.config_hash import config_hash
+from daal_mmdet.config_hash import config_hash, follows_validation
 from daal_mmdet.placed_dicts import PRETRAINED, bare_type, placed_dicts
 from daal_mmdet.validation import check_number
 
@@ -32,17 +31,14 @@ class PlannedRun:
         variant: Name of the variant.
         seed: Seed of weights, data order and augmentation.
         config: The whole training config; it holds the seed.
+        hash: :func:`config_hash` of it, the same for all seeds of a variant.
     """
 
     data: str
     variant: str
     seed: int
     config: Config
-
-    @cached_property
-    def hash(self) -> str:
-        """:func:`config_hash` of the config: the same for all seeds of a variant."""
-        return config_hash(self.config)
+    hash: str
 
     @property
     def length(self) -> tuple[str, int]:
@@ -74,7 +70,11 @@ class PlannedRun:
     def identity(self) -> dict:
         """What its record begins with."""
         return dict(
-            data=self.data, variant=self.variant, seed=self.seed, config=self.hash
+            data=self.data,
+            variant=self.variant,
+            seed=self.seed,
+            config=self.hash,
+            setting=self.setting,
         )
 
     @property
@@ -110,7 +110,8 @@ class BenchmarkSpec:
         compare: Those whose difference to the baseline is shown, and drawn.
         class_means: Means of the AP of named classes, by name.
         val_curve: Whether to validate during training too, as the config says, for the
-            figure of AP over the training. The trained weights are the same.
+            figure of AP over the training. The trained weights are the same; a config
+            whose learning rate or end follows the validation always validates.
     """
 
     data: str
@@ -155,9 +156,11 @@ class BenchmarkSpec:
             )
         base = Config.fromfile(self.base_config)
         configs = {name: self._build(base, name) for name in self.variants}
+        # Reads the data files, which may be large: once a variant, not once a seed.
+        hashes = {name: config_hash(config) for name, config in configs.items()}
         names: dict[str, str] = {}
-        for name, config in configs.items():
-            twin = names.setdefault(config_hash(config), name)
+        for name, value in hashes.items():
+            twin = names.setdefault(value, name)
             if twin != name:
                 raise ValueError(
                     f'variants: {twin!r} and {name!r} are the same training'
@@ -167,7 +170,7 @@ class BenchmarkSpec:
             for name, config in configs.items():
                 config = copy.deepcopy(config)
                 config.randomness.seed = seed
-                plan.append(PlannedRun(self.data, name, seed, config))
+                plan.append(PlannedRun(self.data, name, seed, config, hashes[name]))
         return plan
 
     def _build(self, base: Config, variant: str) -> Config:
@@ -177,7 +180,7 @@ class BenchmarkSpec:
             config.merge_from_dict(copy.deepcopy(dict(changes)))
         if self.schedule is not None:
             set_schedule_length(config, self.schedule)
-        if not self.val_curve:
+        if not self.val_curve and not follows_validation(config):
             config.train_cfg.val_begin = schedule_length(config)[1] + 1
         for part in ('val', 'test'):
             require_class_ap(config, part)

@@ -14,6 +14,7 @@ from daal_mmdet.validation import check_choice
 __all__ = [
     'SPLITS',
     'benchmark_table',
+    'has_metric',
     'metric_names',
     'metric_value',
     'paired_differences',
@@ -104,6 +105,15 @@ def metric_value(record: dict, split: str, name: str, spec: BenchmarkSpec) -> fl
         known = [*spec.class_means, *(key for key in values if key != 'class_AP')]
         raise ValueError(f'metrics: expected class_AP or one of {known}, got {name!r}')
     return float('nan') if value is None else float(value)
+
+
+def has_metric(record: dict, split: str, name: str, spec: BenchmarkSpec) -> bool:
+    """Whether :func:`metric_value` finds the figure."""
+    try:
+        metric_value(record, split, name, spec)
+    except ValueError:
+        return False
+    return True
 
 
 def paired_differences(
@@ -211,10 +221,20 @@ def _notes(runs: Mapping[str, Mapping[int, dict]], spec: BenchmarkSpec) -> list[
             seeds = ', '.join(map(str, missing))
             notes.append(f'- Not there yet: {variant}, seed {seeds}.')
     every = [record for by_seed in runs.values() for record in by_seed.values()]
-    for key, what in (('code', "this package's code"), ('device', 'device')):
-        known = sorted({record[key] for record in every if record.get(key)})
+    told = {
+        "this package's code": [record.get('code') for record in every],
+        'device': [record.get('device') for record in every],
+        'setting': [record.get('setting') for record in every],
+        'iterations': [record.get('iterations') for record in every],
+        'threads': [record.get('threads') for record in every],
+    }
+    versions = [record.get('versions') or {} for record in every]
+    for name in sorted(set().union(*versions)):
+        told[f'version of {name}'] = [version.get(name) for version in versions]
+    for what, values in told.items():
+        known = sorted({value for value in values if value is not None})
         if len(known) > 1:
-            notes.append(f'- The runs differ in {what}: {", ".join(known)}.')
+            notes.append(f'- The runs differ in {what}: {"; ".join(map(str, known))}.')
     adopted = [f'{r["variant"]}, seed {r["seed"]}' for r in every if 'adopted' in r]
     if 0 < len(adopted) < len(every):
         # Their iterations drew other random numbers than those of their pairs.

@@ -37,9 +37,9 @@ class IterationSeedHook(Hook):
     run begin anew: the hook warns. (mmengine seeds new workers alike in every epoch.) A
     resumed loop of iterations of the original mmengine (0.10.7) loads the batches
     behind it once more, after the seeding, so that its first batch is another; the
-    maintained fork skips them. Where workers must live on, the benchmark's ``RepeatableTrainingHook`` loads the
-    batches that a resumed run has behind it once more; a config needs one of the two
-    hooks.
+    maintained fork skips them. Where workers must live on, the benchmark's
+    ``RepeatableTrainingHook`` loads the batches that a resumed run has behind it once
+    more; a config needs one of the two hooks.
     """
 
     # Before every hook and step that draws.

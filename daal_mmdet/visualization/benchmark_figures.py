@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 _FIRST_COLOR = '#303030'
-_PALETTE = 'tab10'
+# The strong colours, then their light twins.
+_PALETTE = colormaps['tab20'].colors[::2] + colormaps['tab20'].colors[1::2]
 _BETTER, _WORSE = '#e8f4ea', '#fbecec'
 
 
@@ -239,9 +240,8 @@ def _draw_difference(axes: Axes, difference: Difference, row: int, color: str) -
 
 def _colors(variants: Sequence[str]) -> dict[str, str]:
     """The first one dark, the others as the palette has them."""
-    palette = colormaps[_PALETTE].colors
     return {
-        name: palette[(index - 1) % len(palette)] if index else _FIRST_COLOR
+        name: _PALETTE[(index - 1) % len(_PALETTE)] if index else _FIRST_COLOR
         for index, name in enumerate(variants)
     }
 

@@ -83,6 +83,16 @@ def test_all_figures_of_finished_runs(spec, records, tmp_path):
     assert mAP.get_xlabel() == 'epoch'
 
 
+def test_a_figure_that_only_the_test_part_has_has_no_curve(spec, records, tmp_path):
+    for each in records:
+        each['test'] = each['test'] | dict(mAP_few=0.1)
+    spec = dataclasses.replace(spec, compare=('mAP', 'mAP_few'))
+    figures = draw(records, spec, tmp_path)
+    assert [a.get_title() for a in figures['val_curve'].axes] == ['mAP']
+    titles = [a.get_title() for a in figures['test_differences'].axes]
+    assert titles == ['mAP', 'mAP_few']
+
+
 def test_a_validation_that_found_nothing_is_a_point_at_zero(spec, records, tmp_path):
     for each in records:
         path = tmp_path / each['work_dir'] / '0' / 'vis_data' / 'scalars.json'

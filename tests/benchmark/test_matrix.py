@@ -1,8 +1,10 @@
+import dataclasses
 import fcntl
 import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -57,8 +59,7 @@ def test_all_runs_are_made_once_and_recorded(spec, folder, trainer):
     assert again == records
 
     # A change of the config is another run.
-    changed = [run for run in spec.plan() if run.seed == 0]
-    changed[0].config.model.loss.beta = 9
+    changed = dataclasses.replace(spec, overrides={'model.loss.beta': 9}).plan()
     more, _ = run_matrix(changed[:1], folder, command=trainer)
     assert more[0]['config'] != records[0]['config']
     assert len(folder.records()) == 5
@@ -72,6 +73,15 @@ def test_a_result_that_was_not_recorded_is_not_made_again(spec, folder, trainer)
     again, _ = run_matrix(plan, folder, command=['no such program'])
     assert again == records
     assert folder.records() == records
+
+
+def test_two_benchmarks_in_one_folder_record_a_run_once(spec, folder, trainer):
+    plan = spec.plan()[:2]
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(run_matrix, plan, folder, command=trainer) for _ in 'ab']
+    one, other = (made.result() for made in both)
+    assert one == other
+    assert one == (folder.records(), [])
 
 
 def test_a_crash_is_reported_and_the_others_go_on(spec, folder, trainer):

@@ -46,6 +46,19 @@ def test_overrides_and_length_come_before_the_variants(spec):
     assert (warm_up.end, cosine.end, cosine.T_max) == (50, 8, 8)
 
 
+@pytest.mark.parametrize(
+    'follows',
+    [
+        {'custom_hooks': [dict(type='EarlyStoppingHook', monitor='coco/bbox_mAP')]},
+        {'param_scheduler': [dict(type='ReduceOnPlateauLR', by_epoch=True)]},
+    ],
+)
+def test_a_training_that_follows_its_validations_keeps_them(spec, follows):
+    assert spec.plan()[0].config.train_cfg.val_begin == 5
+    plan = dataclasses.replace(spec, overrides=follows).plan()
+    assert 'val_begin' not in plan[0].config.train_cfg
+
+
 def test_a_warm_up_of_as_many_iterations_as_epochs_keeps_its_length():
     def config(**train_cfg):
         warm_up = dict(type='LinearLR', by_epoch=False, begin=0, end=100)

@@ -88,15 +88,22 @@ def test_without_baseline_there_are_no_differences(spec):
     assert 'No differences: they need one and another variant.' in table
 
 
-def test_different_code_and_devices_are_told(spec):
+def test_what_the_runs_differ_in_is_told(spec):
     records = [
-        record('one', 0, 0.1, code='aa', device='cpu'),
-        record('one', 1, 0.1, code='bb', device='cpu'),
-        record('one', 2, 0.1, code=None),
+        record('one', 0, 0.1, code='aa', device='cpu', versions=dict(torch='2.1')),
+        record('one', 1, 0.1, code='bb', device='cpu', threads=1, iterations=400),
+        record('one', 2, 0.1, code=None, threads=8, versions=dict(torch='2.13')),
+        record('two', 2, 0.1, setting='1200 iters', iterations=1200),
+        record('two', 1, 0.1, setting='400 iters'),
     ]
     table = benchmark_table(records, spec)
-    assert "- The runs differ in this package's code: aa, bb." in table
-    assert 'cpu' not in table
+    assert [line for line in table.splitlines() if 'differ in' in line] == [
+        "- The runs differ in this package's code: aa; bb.",
+        '- The runs differ in setting: 1200 iters; 400 iters.',
+        '- The runs differ in iterations: 400; 1200.',
+        '- The runs differ in threads: 1; 8.',
+        '- The runs differ in version of torch: 2.1; 2.13.',
+    ]
 
 
 def test_unknown_figures_are_named(spec):

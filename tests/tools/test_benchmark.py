@@ -137,18 +137,27 @@ def test_tables_of_records_from_elsewhere(spec_file, tmp_path, capsys):
         record = dict(data='six images', variant=variant, seed=0, val=part, test=part)
         append_record(records, record | dict(config=f'config of {variant}'))
     arguments = [str(spec_file), '--out', str(tmp_path), '--table-only']
-    arguments += ['--records', str(records), '--schedule', '12']
+    arguments += ['--records', str(records)]
     assert benchmark.main(arguments) == 0
-    # Another schedule has a folder of its own.
-    table = (tmp_path / 'killed_12iters' / 'test_table.md').read_text()
+    # Records from elsewhere have a folder of their own, and say no schedule.
+    table = (tmp_path / 'killed_of_theirs' / 'test_table.md').read_text()
+    assert table.startswith('six images, records of theirs.jsonl: test part, ')
     assert '| ours | 1 | +0.200 |' in table
-    # So has another baseline.
+    # So has another schedule, and another baseline.
+    arguments += ['--schedule', '12']
     assert benchmark.main([*arguments, '--baseline', 'ours']) == 0
-    table = (tmp_path / 'killed_12iters_to_ours' / 'test_table.md').read_text()
+    table = (
+        tmp_path / 'killed_12iters_to_ours_of_theirs' / 'test_table.md'
+    ).read_text()
     assert 'Difference to ours, paired by seed' in table
     assert '| FocalLoss | 1 | -0.200 |' in table
+    lines = map(json.loads, records.read_text().splitlines())
+    told = [json.dumps(line | {'setting': '12 iters, from scratch'}) for line in lines]
+    records.write_text('\n'.join(told))
     assert benchmark.main([*arguments, '--name', 'mine']) == 0
     assert (tmp_path / 'mine' / 'test_class_ap.png').is_file()
+    table = (tmp_path / 'mine' / 'test_table.md').read_text()
+    assert table.startswith('six images, 12 iters, from scratch: test part, ')
 
 
 def test_an_empty_table_replaces_none(spec_file, tmp_path, capsys):
@@ -159,7 +168,7 @@ def test_an_empty_table_replaces_none(spec_file, tmp_path, capsys):
         append_record(path, record)
     arguments = [str(spec_file), '--out', str(tmp_path), '--table-only']
     assert benchmark.main([*arguments, '--records', str(records)]) == 0
-    table = tmp_path / 'killed' / 'test_table.md'
+    table = tmp_path / 'killed_of_ours' / 'test_table.md'
     before = table.read_text()
     assert '| FocalLoss | 1 | 0.100 |' in before
     capsys.readouterr()

@@ -67,6 +67,14 @@ def test_one_seed_has_no_band_and_one_step_is_a_dot():
     assert axes.lines[0].get_marker() == 'o'
 
 
+def test_as_many_variants_as_an_ablation_has_differ_in_colour():
+    names = [f'variant {i}' for i in range(20)]
+    panel = Panel('loss', {name: curves(i) for i, name in enumerate(names)})
+    figure = draw_panels([panel], names, 'title', 'iteration')
+    handles = figure.legends[0].legend_handles
+    assert len({to_hex(handle.get_color()) for handle in handles}) == 20
+
+
 def test_no_curves():
     with pytest.raises(ValueError, match='panels: expected at least one with a curve'):
         draw_panels([Panel('gain', {})], VARIANTS, '')
