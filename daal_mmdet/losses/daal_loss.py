@@ -283,7 +283,8 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
         Returns:
             A scalar in float32 at least; for no rows 0, with a zero gradient. For
             'none' the task term alone, because a batch has only one nuclear norm:
-            (..., C) or, under a softmax and for quality targets, (...,).
+            (..., C) or, under a softmax, for quality targets and in heads that order
+            rows by their losses, (...,).
 
         Raises:
             TypeError, ValueError: If shapes, the number of classes or, on a CPU,
@@ -346,6 +347,8 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
             )
         loss, bnm = self.compose(task, bnm)
         if reduction == 'none':
+            if self.rules.ranks_rows and task.dim() > 1:
+                task = task.sum(dim=1)
             loss = task.reshape(*leading, *task.shape[1:])
             task = task.sum() / max(task.numel(), 1)
         if feeds:

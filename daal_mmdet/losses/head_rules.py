@@ -50,6 +50,8 @@ _REFUSED = {
 _SIGMOID_ONLY = {'SOLOHead', 'YOLOV3Head'}
 _PASS_PROBABILITIES = {'TOODHead'}
 _SOFTMAX_ONLY = {'DoubleConvFCBBoxHead', 'MaskFormerHead', 'SABLHead'}
+# OHEM samples by the losses of a box head; YOLACT has its own.
+_RANK_ROWS = {'BBoxHead', 'YOLACTHead'}
 _CLASS_LOSSES = {'loss_cls', 'initial_loss_cls'}
 
 
@@ -80,6 +82,8 @@ class HeadRules(NamedTuple):
         num_classes: C of the head; None if it has none.
         custom_channels: Whether the head asks the loss how many columns its classifier
             has, and assumes C + 1 otherwise, also for a sigmoid.
+        ranks_rows: Whether the head, or a sampler through it, orders rows by their
+            losses where it asks for no reduction, and so needs one number a row.
         repeats: Whether the calls of an iteration see the same objects again, so that
             only the first one counts.
         layers: Calls that are layers of a decoder; None if all are.
@@ -88,6 +92,7 @@ class HeadRules(NamedTuple):
 
     num_classes: int | None = None
     custom_channels: bool = False
+    ranks_rows: bool = False
     repeats: bool = False
     layers: int | None = None
     after_layers: CallKind = _AUXILIARY
@@ -162,6 +167,7 @@ def rules_of(
     return _call_rules(vars(head), families)._replace(
         num_classes=num_classes if of_head is None else of_head,
         custom_channels='BBoxHead' in families and 'DIIHead' not in families,
+        ranks_rows=bool(families & _RANK_ROWS),
     )
 
 

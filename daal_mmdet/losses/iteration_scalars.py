@@ -21,7 +21,8 @@ def current_iteration() -> int | None:
 
     Several runners may have been built in a process: the one at work counts, not the
     one built last. A hub in which somebody has set ``'iter'`` alone counts too, one
-    whose training is over does not.
+    whose training is over does not. One whose training an exception ended seems to be
+    at work to the end of the process, unless a runner is built after it.
     """
     hub = _hub_at_work()
     if hub.get_info(_STAGE) is None and hub.get_info('max_iters') is not None:

@@ -20,9 +20,15 @@ _FLOAT32_EPS = torch.finfo(torch.float32).eps
 _LEAST_PROBABILITY = 1e-30
 # Logits that the BNM term gets for probabilities.
 _PROBABILITY_EPS = 1e-6
-# The smallest normal number, and the largest one below 1.
-_FLOAT16_LOW = torch.finfo(torch.float16).tiny
-_FLOAT16_HIGH = 1 - torch.finfo(torch.float16).eps / 2
+# Least and greatest probability that is taken for one. Float16: the smallest normal
+# number, and the largest one below 1. What bfloat16 rounds to 1 begins at 0.998.
+_SATURATED = {
+    torch.float16: (
+        torch.finfo(torch.float16).tiny,
+        1 - torch.finfo(torch.float16).eps / 2,
+    ),
+    torch.bfloat16: (0.0, 1 - torch.finfo(torch.bfloat16).eps / 4),
+}
 
 
 class TaskTerm(nn.Module):
@@ -326,11 +332,12 @@ def _unsaturated(probabilities: Tensor) -> Tensor:
     """Half precision as float32, away from 0 and 1; other types as they are.
 
     The derivative of a logarithm is infinite there, and one of 1e12, where PyTorch ends
-    it, does not fit into half precision: infinity times a slope of 0 is NaN.
+    it, does not fit into float16: infinity times a slope of 0 is NaN. The logarithm of
+    what is left of a probability that bfloat16 rounds to 1 would be -100.
     """
-    if probabilities.dtype != torch.float16:
+    if probabilities.dtype not in _SATURATED:
         return probabilities
-    return probabilities.float().clamp(_FLOAT16_LOW, _FLOAT16_HIGH)
+    return probabilities.float().clamp(*_SATURATED[probabilities.dtype])
 
 
 def _check_probabilities(pred: Tensor) -> None:

@@ -1,11 +1,13 @@
 """DAALLoss in mmdet's own heads: what it refuses, learns and counts."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mmdet.models.losses import CrossEntropyLoss
+from mmdet.models.losses import CrossEntropyLoss, FocalLoss
+from mmdet.models.task_modules import OHEMSampler
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
@@ -618,3 +620,35 @@ def test_rows_for_hard_negative_mining_still_measure_the_classes():
     assert row_weights[3] > 1
     assert loss(pred[:0].requires_grad_(), labels[:0]).shape == (0,)
     assert loss.pending.isfinite().all()
+
+
+@pytest.mark.parametrize('sigmoid', [False, True])
+def test_samplers_find_the_rows_of_the_greatest_losses(sigmoid):
+    loss = {'type': 'DAALLoss', 'use_sigmoid': sigmoid}
+    head = build({**ROI_HEAD, 'loss_cls': loss, 'num_classes': 3})
+    scores = torch.randn(40, 3 if sigmoid else 4)
+    labels = torch.randint(4, (40,))
+    context = SimpleNamespace(
+        bbox_head=head, _bbox_forward=lambda feats, rois: {'cls_score': scores}
+    )
+    sampler = OHEMSampler(num=8, pos_fraction=0.5, context=context)
+    boxes = torch.rand(40, 4)
+    found = sampler.hard_mining(torch.arange(40), 8, boxes, labels, feats=None)
+    plain = FocalLoss() if sigmoid else CrossEntropyLoss()
+    rows = torch.stack(
+        [
+            plain(row, label, avg_factor=1)
+            for row, label in zip(scores.split(1), labels.split(1), strict=True)
+        ]
+    )
+    assert sorted(found.tolist()) == sorted(rows.topk(8).indices.tolist())
+
+
+def test_yolact_ranks_rows_of_sigmoids_by_their_sums():
+    head = dense('YOLACTHead', loss_cls=SIGMOID | {'reduction': 'none'})
+    pred = torch.randn(6, 4, requires_grad=True)
+    labels = torch.tensor([0, 1, 4, 4, 4, 4])
+    value = head.loss_cls(pred, labels)
+    assert value.shape == (6,)
+    want = DAALLoss(use_sigmoid=True, reduction='none')(pred, labels)
+    torch.testing.assert_close(value, want.sum(1))
