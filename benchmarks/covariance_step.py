@@ -10,9 +10,10 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from pairs import machine, markdown_table, measure
+from pairs import machine, measure
 
 from daal_mmdet.covariance_bank import COVARIANCES, CovarianceBank
+from daal_mmdet.markdown_table import markdown_table
 
 # Strides 8 to 128 of an image of 928 x 1216.
 GRIDS = [(116, 152), (58, 76), (29, 38), (15, 19), (8, 10)]
@@ -54,7 +55,12 @@ def main(argv: list[str] | None = None) -> None:
     done = measure(steps, args.rounds, device=args.device)
     print(f'{machine(args.device)}; {args.positives} positives.\n')
     rows = [
-        [kind, len(banks[kind]), f'{of.milliseconds:.2f}', f'{of.peak / 2**20:.2f}']
+        [
+            kind,
+            str(len(banks[kind])),
+            f'{of.milliseconds:.2f}',
+            f'{of.peak / 2**20:.2f}',
+        ]
         for kind, of in done.items()
     ]
     print(markdown_table(('covariance', 'slots', 'ms a step', 'peak MiB'), rows))

@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 import torch
 from mmdet.models.losses import CrossEntropyLoss, FocalLoss
-from pairs import PAIR_HEADER, machine, markdown_table, measure, pair_row
+from pairs import PAIR_HEADER, machine, measure, pair_row
 
 from daal_mmdet.losses import DAALLoss
+from daal_mmdet.markdown_table import markdown_table
 
 SIGMOID = [(100_000, 80), (20_000, 1203)]
 SOFTMAX = [(2048, 80), (2048, 1203)]

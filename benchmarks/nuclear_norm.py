@@ -12,9 +12,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from pairs import PAIR_HEADER, machine, markdown_table, measure, pair_row
+from pairs import PAIR_HEADER, machine, measure, pair_row
 
 from daal_mmdet.losses import BNMLoss
+from daal_mmdet.markdown_table import markdown_table
 from daal_mmdet.nuclear_norm import METHODS, nuclear_norm
 
 SHAPES = [(512, 80), (2048, 80), (512, 1203), (2048, 1203)]

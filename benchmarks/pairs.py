@@ -8,14 +8,14 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ['Measurement', 'machine', 'markdown_table', 'measure', 'pair_row']
+__all__ = ['Measurement', 'machine', 'measure', 'pair_row']
 
 PAIR_HEADER = ('ours ms', 'peer ms', 'time ratio', 'ours MiB', 'peer MiB', 'MiB ratio')
 
@@ -137,12 +137,6 @@ def pair_row(ours: Measurement, peer: Measurement) -> list[str]:
         return [*cells, '-', '-', '-']
     ratio = f'{ours.peak / peer.peak:.2f}' if peer.peak else '-'
     return [*cells, f'{ours.peak / 2**20:.2f}', f'{peer.peak / 2**20:.2f}', ratio]
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table, numbers to the right."""
-    lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
-    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
 
 
 def machine(device: str = 'cpu') -> str:

@@ -20,7 +20,9 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from pairs import PAIR_HEADER, machine, markdown_table, measure, pair_row
+from pairs import PAIR_HEADER, machine, measure, pair_row
+
+from daal_mmdet.markdown_table import markdown_table
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'bccd'
 

@@ -9,6 +9,7 @@ import mmengine
 import torch
 
 from daal_mmdet.compatibility.model_check import CheckResult
+from daal_mmdet.markdown_table import markdown_table
 
 __all__ = ['compatibility_page', 'count_families', 'versions']
 
@@ -65,7 +66,7 @@ def compatibility_page(
     share = f'{works / families:.0%}' if families else 'none'
     seen = {_family(r) for r in results if r.status != 'not checked'}
     unseen = sorted({_family(result) for result in results} - seen)
-    rows: dict[tuple[str, str], str] = {}
+    rows: dict[tuple[str, str], list[str]] = {}
     for result in results:
         # Configs of a family that could not be checked for the same reason are one row.
         unchecked = result.status == 'not checked'
@@ -87,9 +88,7 @@ def compatibility_page(
             'classification loss from their config and could be checked work.** Could '
             f'not be checked: {", ".join(unseen) or "none"}.',
             '',
-            _line(_COLUMNS),
-            _line(['---'] * len(_COLUMNS)),
-            *rows.values(),
+            markdown_table(_COLUMNS, rows.values(), labels=len(_COLUMNS)),
             '',
             *(['Not looked at: ' + ', '.join(left_out) + '.', ''] if left_out else []),
         ]
@@ -100,20 +99,14 @@ def _family(result: CheckResult) -> str:
     return result.config.split('/')[0]
 
 
-def _row(result: CheckResult) -> str:
+def _row(result: CheckResult) -> list[str]:
     family, _, name = result.config.partition('/')
-    return _line(
-        [
-            family,
-            name.removesuffix('.py'),
-            ', '.join(result.heads),
-            '; '.join(result.modes),
-            result.status,
-            result.box,
-            result.reason,
-        ]
-    )
-
-
-def _line(cells: Sequence[str]) -> str:
-    return '| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |'
+    return [
+        family,
+        name.removesuffix('.py'),
+        ', '.join(result.heads),
+        '; '.join(result.modes),
+        result.status,
+        result.box,
+        result.reason,
+    ]

@@ -26,15 +26,8 @@ __all__ = [
     'YOLOXAdapter',
 ]
 
-CALLS = (
-    'each level',
-    'each image',
-    'all images at once',
-    'levels with positives',
-    'all levels at once',
-)
 # The loss is called with all rows, and the target method returns the box weights.
-_WITH_ALL_ROWS = CALLS[:3]
+_WITH_ALL_ROWS = ('each level', 'each image', 'all images at once')
 
 
 class _MapsAdapter(HeadAdapter):
