@@ -26,6 +26,9 @@ from daal_mmdet.datasets.annotation_file import (
     read_annotations,
     repeated_names,
 )
+from daal_mmdet.evaluation.annotation_ids import ids_count
+from daal_mmdet.evaluation.few_class_coco_metric import FewClassCocoMetric
+from daal_mmdet.evaluation.few_class_lvis_metric import FewClassLVISMetric
 from daal_mmdet.first_few import first_few
 from daal_mmdet.placed_dicts import (
     bare_type,
@@ -45,6 +48,8 @@ __all__ = [
 ]
 
 _LOADERS = ('train', 'val', 'test')
+# Metrics that do not mind the ids of annotations.
+_NUMBER_ANEW = (FewClassCocoMetric, FewClassLVISMetric)
 
 
 def check_data(config: Config) -> None:
@@ -165,7 +170,7 @@ def _check(config: Config, loaders: Sequence[str], mend: bool) -> None:
                 judged = (f'{loader}: {source}', names)
                 if trained is not None and not words:
                     _require_same_labels(trained, judged)
-                _check_metrics(config, loader, dataset, source, judged)
+                _check_metrics(config, loader, dataset, source, cleaned, judged)
             continue
         _require_boxes(key, source, dataset, cleaned)
         if names is not None:
@@ -416,23 +421,33 @@ def _check_metrics(
     loader: str,
     dataset: dict,
     source: Path,
+    cleaned: dict,
     judged: tuple[str, list[str]],
 ) -> None:
-    """Compare other files that COCO's metrics take the truth from.
+    """Look at the files that COCO's metrics take the truth from.
 
     A metric numbers the classes in the order of its own file.
     """
     for key, path, metric in local_files_of_metrics(config, loader):
         kind = built_class(metric, METRICS)
-        same = os.path.realpath(path) == os.path.realpath(source)
         is_coco = inspect.isclass(kind) and issubclass(kind, CocoMetric)
-        if same or not is_coco or not key.endswith('.ann_file'):
+        if not is_coco or not key.endswith('.ann_file'):
             continue
+        same = os.path.realpath(path) == os.path.realpath(source)
         try:
-            document = read_annotations(path)
+            document = cleaned if same else read_annotations(path)
         except (OSError, ValueError) as error:
             raise SystemExit(f'{key}: {error}') from error
-        names = _labels(dataset, document)
+        if not issubclass(kind, _NUMBER_ANEW) and not ids_count(
+            document['annotations']
+        ):
+            _print(
+                f'{key}: {path} has annotations whose id is 0 or no number. '
+                "COCO's evaluation takes a hit on such an object for a false positive, "
+                'or stops there; number them from 1, or take FewClassCocoMetric or '
+                'FewClassLVISMetric, which do'
+            )
+        names = None if same else _labels(dataset, document)
         if names is not None:
             _require_same_labels(judged, (f'{key}: {path}', names))
 

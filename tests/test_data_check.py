@@ -454,6 +454,26 @@ def test_a_data_set_that_forgot_its_classes_is_named(config):
         check_data(config)
 
 
+@pytest.mark.parametrize('first', [0, 'a'])
+def test_annotation_ids_that_matching_can_not_count_with_are_told(
+    config, tmp_path, capsys, first
+):
+    document = json.loads((tmp_path / 'val.json').read_text())
+    for i, annotation in enumerate(document['annotations'], start=1):
+        annotation['id'] = i
+    write(tmp_path, 'val', document)
+    own = dict(type='FewClassCocoMetric', ann_file=str(tmp_path / 'val.json'))
+    config.val_evaluator = [own, own | dict(type='CocoMetric')]
+    check_data(config)
+    assert capsys.readouterr().out == ''
+    document['annotations'][0]['id'] = first
+    write(tmp_path, 'val', document)
+    check_data(config)
+    shown = capsys.readouterr().out
+    assert shown.count('has annotations whose id is 0 or no number') == 1
+    assert f'val_evaluator[1].ann_file: {tmp_path / "val.json"} has' in shown
+
+
 def test_a_metric_whose_own_file_numbers_otherwise_is_an_error(config, tmp_path):
     document = json.loads((tmp_path / 'val.json').read_text())
     same = dict(type='CocoMetric', ann_file=str(tmp_path / 'val.json'))

@@ -18,10 +18,12 @@ with contextlib.redirect_stdout(io.StringIO()):
         clean_annotations,
         is_box,
         is_finite,
+        is_lvis,
         read_annotations,
         read_json,
         repeated_names,
     )
+    from daal_mmdet.evaluation.annotation_ids import count_from_one
     from daal_mmdet.evaluation.error_types import error_table
     from daal_mmdet.evaluation.few_class_coco_metric import read_groups
 
@@ -54,11 +56,16 @@ def read_truth(path: Path) -> COCO:
     A box that does not say so is no crowd, and has an area of width x height.
 
     Raises:
-        ValueError: If it is no file of COCO boxes, or has broken ones or two categories
-            of one name.
+        ValueError: If it is no file of COCO boxes, is one of LVIS, or has broken boxes
+            or two categories of one name.
     """
     coco = COCO()
     coco.dataset = read_annotations(path)
+    if is_lvis(coco.dataset):
+        raise ValueError(
+            f'{path} is an LVIS file, which says nothing about most classes of an '
+            "image; COCO's AP would take their detections for errors"
+        )
     _, cleaning = clean_annotations(coco.dataset)
     broken = [kind for kind in cleaning.counts if kind not in HARMLESS | COMPLETED]
     if broken:
@@ -73,6 +80,7 @@ def read_truth(path: Path) -> COCO:
                 annotation[key] = value
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
+    count_from_one(coco)
     return coco
 
 

@@ -33,7 +33,8 @@ class ClassCounts:
     Attributes:
         names: Class names in the order of the document's categories.
         images: (C,) images that show each class.
-        instances: (C,) boxes of each class. Neither counts ``iscrowd`` boxes.
+        instances: (C,) boxes of each class. Neither counts boxes that no training
+            learns a class from: crowds, and those marked ``ignore``.
     """
 
     names: tuple[str, ...]
@@ -46,7 +47,7 @@ def count_classes(document: dict) -> ClassCounts:
     shown = [
         (a['image_id'], a['category_id'])
         for a in document['annotations']
-        if not a.get('iscrowd', 0)
+        if _is_learned(a)
     ]
     instances = Counter(category for _, category in shown)
     images = Counter(category for _, category in set(shown))
@@ -56,6 +57,10 @@ def count_classes(document: dict) -> ClassCounts:
         images=np.array([images[i] for i in ids], dtype=np.int64),
         instances=np.array([instances[i] for i in ids], dtype=np.int64),
     )
+
+
+def _is_learned(annotation: dict) -> bool:
+    return not (annotation.get('iscrowd') or annotation.get('ignore'))
 
 
 def take_images(document: dict, count: int, seed: int = 0) -> dict:
@@ -188,7 +193,7 @@ def take_long_tail(
     index = {category['id']: i for i, category in enumerate(document['categories'])}
     of_image: dict[int, Counter[int]] = defaultdict(Counter)
     for annotation in document['annotations']:
-        if not annotation.get('iscrowd', 0):
+        if _is_learned(annotation):
             of_image[annotation['image_id']][index[annotation['category_id']]] += 1
     counts = count_classes(document).instances
     targets = np.log(power_law_targets(counts, exponent, minimum) + _HALF)

@@ -47,7 +47,7 @@ class SubsetOptions:
         negatives: Negative classes to name in an image, with ``lvis_folder``.
         not_exhaustive: Share of the images with several instances of a class in which
             one is left out and the class listed, with ``lvis_folder``.
-        frequencies: Where the letters of an LVIS file come from: 'keep' (the file),
+        frequencies: Where the letters of an LVIS file come from: 'keep' (the source),
             'recount' (the subset, for a training split), or the path of the training
             split's file.
         seed: Seed of everything drawn.
@@ -130,7 +130,7 @@ def write_subset(
     document, cleaning = clean_annotations(
         read_annotations(source), None if image_dir is None else exists
     )
-    num_images = len(document['images'])
+    whole = document
     if options.classes is not None:
         document = take_classes(document, options.classes)
     before = count_classes(document)
@@ -143,7 +143,7 @@ def write_subset(
     names = [file_name(image) for image in document['images']]
     if copy_images_to is not None or options.lvis_folder is not None:
         _require_relative(source, names)
-    document = _in_format(document, options)
+    document = _in_format(document, options, whole)
     if not document['images']:
         raise ValueError('\n'.join([f'{source}: no image is left', *cleaning.lines()]))
     if copy_images_to is not None:
@@ -152,7 +152,7 @@ def write_subset(
     return SubsetReport(
         source=before,
         subset=count_classes(document),
-        source_images=num_images,
+        source_images=len(whole['images']),
         subset_images=len(document['images']),
         frequencies=tuple(
             c['frequency'] for c in document['categories'] if 'frequency' in c
@@ -173,9 +173,11 @@ def _require_relative(source: str | os.PathLike, names: Iterable[str]) -> None:
         )
 
 
-def _in_format(document: dict, options: SubsetOptions) -> dict:
+def _in_format(document: dict, options: SubsetOptions, source: dict) -> dict:
     """The document in LVIS's format if asked for, with the frequencies asked for."""
-    if options.frequencies in ('keep', 'recount'):
+    if options.frequencies == 'keep':
+        train = source
+    elif options.frequencies == 'recount':
         train = document
     else:
         train, _ = clean_annotations(read_annotations(options.frequencies))

@@ -12,10 +12,10 @@ __all__ = ['count_classes']
 def count_classes(
     ann_file: str, backend_args: dict | None
 ) -> tuple[Counter[str], dict[str, int]]:
-    """Training images and training instances of each class, crowds left out.
+    """Training images and training instances of each class.
 
-    Annotations of an unknown category, or of an image that is not listed, count for
-    none, as in a training.
+    As in a training, crowds and boxes marked ``ignore`` count for none, nor do
+    annotations of an unknown category or of an image that is not listed.
     """
     document = load(ann_file, backend_args=backend_args)
     names = {category['id']: category['name'] for category in document['categories']}
@@ -27,7 +27,8 @@ def count_classes(
         if not all(isinstance(i, int | float | str) for i in (image, category)):
             continue
         name = names.get(category)
-        if name is not None and image in images and not annotation.get('iscrowd', 0):
+        left_out = annotation.get('iscrowd') or annotation.get('ignore')
+        if name is not None and image in images and not left_out:
             instances[name] += 1
             seen.add((image, name))
     return Counter(name for _, name in seen), instances

@@ -14,6 +14,7 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
+from daal_mmdet.evaluation.annotation_ids import count_from_one
 from daal_mmdet.evaluation.class_counts import count_classes
 from daal_mmdet.evaluation.no_detections import take_no_detections
 
@@ -172,6 +173,8 @@ class FewClassCocoMetric(CocoMetric):
                 'which classes are few'
             )
         super().__init__(*args, **kwargs)
+        if self._coco_api is not None:
+            count_from_one(self._coco_api)
         self.train_ann_file = train_ann_file
         self.groups = groups
         self._classes_of_group: dict[str, list[str]] | None = None

@@ -16,6 +16,7 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
+from daal_mmdet.evaluation.annotation_ids import count_from_one
 from daal_mmdet.validation import check_number
 
 __all__ = ['FewClassLVISMetric', 'strongest_of_each_class']
@@ -99,6 +100,8 @@ class FewClassLVISMetric(LVISMetric):
         _lvis()
         check_number('dets_per_class', dets_per_class, low=1, integer=True)
         super().__init__(*args, **kwargs)
+        if self._lvis_api is not None:
+            count_from_one(self._lvis_api)
         self.dets_per_class = dets_per_class
         self.fixed_and_pool = fixed_and_pool
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -88,7 +89,7 @@ def draw_comparison(
     """Draw loss curves, AP per class and example detections of several runs.
 
     Args:
-        runs: The runs to compare, at least one.
+        runs: The runs to compare, at least one and no more than five.
         classes: C class names.
         train_counts: (C,) number of training boxes of each class.
         groups: (C,) group of each class: ``few``, ``medium`` or ``many``.
@@ -101,10 +102,12 @@ def draw_comparison(
         A figure of its own, outside pyplot's state; save it with ``savefig``.
 
     Raises:
-        ValueError: If there is no run, or if lengths disagree.
+        ValueError: If there are none or too many runs, or if lengths disagree.
     """
     if not runs:
         raise ValueError('runs is empty: nothing to compare')
+    if len(runs) > len(_RUN_COLORS):
+        raise ValueError(f'runs: expected {len(_RUN_COLORS)} at most, got {len(runs)}')
     lengths = {
         'classes': len(classes),
         'train_counts': len(train_counts),
@@ -142,10 +145,11 @@ def _height_of_examples(examples: Sequence[Example], rows: int) -> float:
 
 
 def _draw_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
-    styles = ('-', '--', ':', '-.')
     names = list(dict.fromkeys(name for run in runs for name in run.losses))
+    styles = cycle(('-', '--', ':', '-.'))
+    looks = list(zip(names, styles, strict=False))
     for run, color in zip(runs, _RUN_COLORS, strict=False):
-        for name, style in zip(names, styles, strict=False):
+        for name, style in looks:
             if name not in run.losses:
                 continue
             values = np.asarray(run.losses[name], np.float64)

@@ -22,7 +22,8 @@ _FONT_SHARE = 1 / 24
 class CountingVisualizer(Visualizer):
     """Show an image with its density map and count.
 
-    Truth stands at the left, prediction at the right, where a sample holds both. It
+    Truth stands at the left, prediction at the right, where a sample holds both. Both
+    have the colours of one scale, which ends at the densest place of the truth. It
     takes what mmdet's ``DetVisualizationHook`` passes, so ``tools/test.py --show-dir``
     works. Arguments are those of :class:`mmengine.visualization.Visualizer`.
     """
@@ -58,20 +59,21 @@ class CountingVisualizer(Visualizer):
         panels = []
         if data_sample is not None:
             sample = data_sample.cpu()
+            maps = {
+                kind: _density(sample, kind)
+                for kind in ('gt', 'pred')
+                if f'{kind}_density' in sample
+            }
+            # An image of nobody shows what is predicted there.
+            tops = [density.max(initial=0.0) for density in maps.values()]
+            top = next((float(value) for value in tops if value > 0), None)
             for title, kind, wanted in (
                 ('truth', 'gt', draw_gt),
                 ('prediction', 'pred', draw_pred),
             ):
-                if wanted and f'{kind}_density' in sample:
-                    density = sample.get(f'{kind}_density').float().numpy()
-                    # Drop what was padded for a batch.
-                    rows, columns = sample.get('map_shape', density.shape)
-                    count = float(sample.get(f'{kind}_count'))
-                    panels.append(
-                        self._panel(
-                            image, density[:rows, :columns], f'{title} {count:.0f}'
-                        )
-                    )
+                if wanted and kind in maps:
+                    text = f'{title} {float(sample.get(f"{kind}_count")):.0f}'
+                    panels.append(self._panel(image, maps[kind], text, top))
         drawn = np.concatenate(panels or [image], axis=1)
         self.set_image(drawn)
         if show:
@@ -81,7 +83,9 @@ class CountingVisualizer(Visualizer):
         elif not show:
             self.add_image(name, drawn, step)
 
-    def _panel(self, image: np.ndarray, density: np.ndarray, text: str) -> np.ndarray:
+    def _panel(
+        self, image: np.ndarray, density: np.ndarray, text: str, top: float | None
+    ) -> np.ndarray:
         height, width = image.shape[:2]
         # The map's last row and column may reach beyond the image.
         stride = max(-(-height // density.shape[0]), -(-width // density.shape[1]), 1)
@@ -89,7 +93,7 @@ class CountingVisualizer(Visualizer):
             (density.shape[0] * stride, density.shape[1] * stride, 3), np.uint8
         )
         padded[:height, :width] = image[: padded.shape[0], : padded.shape[1]]
-        self.set_image(overlay_density(padded, density)[:height, :width])
+        self.set_image(overlay_density(padded, density, top)[:height, :width])
         self.draw_texts(
             text,
             np.array([width * 0.02, height * 0.02]),
@@ -99,3 +103,10 @@ class CountingVisualizer(Visualizer):
         )
         panel: np.ndarray = self.get_image()
         return panel
+
+
+def _density(sample: BaseDataElement, kind: str) -> np.ndarray:
+    """The map of a sample, without what was padded for a batch."""
+    density = sample.get(f'{kind}_density').float().numpy()
+    rows, columns = sample.get('map_shape', density.shape)
+    return density[:rows, :columns]

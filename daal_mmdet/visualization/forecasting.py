@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, product
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,9 +14,13 @@ from matplotlib.figure import Figure
 __all__ = ['Forecasts', 'Gains', 'draw_forecasts']
 
 _COLORS = ('#6b7f99', '#b8860b', '#d1495b', '#2e8b57', '#7b52ab')
-# Losses that forecast alike stay visible under one another.
+# Losses that forecast alike stay visible under one another. The next five curves have
+# the colours again, and other styles.
 _STYLES = ('-', '-', '--', '--', ':')
+_NEXT_STYLES = ('--', ':', '-', '-.', '-.')
 _GAIN_COLORS = ('#1f77b4', '#e07b39', '#555555', '#9467bd', '#17becf')
+# The first five curves, the next five, ...
+_GAIN_STYLES = ('-', '--', ':', '-.')
 _TRUTH = '#222222'
 
 
@@ -113,7 +117,7 @@ def _draw_test_part(
     )
     for first in forecasts[0].first:
         axes.axvline(start + first - 1, color='0.75', linestyle=':', linewidth=1)
-    looks = zip(cycle(_COLORS), cycle(_STYLES), strict=False)
+    looks = zip(cycle(_COLORS), cycle(_STYLES + _NEXT_STYLES), strict=False)
     for run, (color, style) in zip(forecasts, looks, strict=False):
         for i, (first, values) in enumerate(zip(run.first, run.values, strict=True)):
             # A forecast starts at the last value that it knows.
@@ -136,13 +140,18 @@ def _draw_test_part(
     axes.grid(alpha=0.3)
 
 
+def _gain_looks() -> Iterator[tuple[str, str]]:
+    return cycle(product(_GAIN_STYLES, _GAIN_COLORS))
+
+
 def _draw_targets(axes: Axes, gains: Sequence[Gains], start: float, label: str) -> None:
     drawn: list[np.ndarray] = []
-    for run, color in zip(gains, cycle(_GAIN_COLORS), strict=False):
+    for run, (style, color) in zip(gains, _gain_looks(), strict=False):
         if not any(np.array_equal(run.targets, other) for other in drawn):
             axes.plot(
                 start + np.arange(len(run.targets)),
                 run.targets,
+                style,
                 color=color,
                 linewidth=1.2,
             )
@@ -152,9 +161,9 @@ def _draw_targets(axes: Axes, gains: Sequence[Gains], start: float, label: str) 
 
 
 def _draw_gains(axes: Axes, gains: Sequence[Gains], start: float) -> None:
-    for run, color in zip(gains, cycle(_GAIN_COLORS), strict=False):
+    for run, (style, color) in zip(gains, _gain_looks(), strict=False):
         steps = start + np.arange(len(run.gain))
-        axes.plot(steps, run.gain, color=color, linewidth=1.4, label=run.name)
+        axes.plot(steps, run.gain, style, color=color, linewidth=1.4, label=run.name)
     axes.set(
         title='Gain $K_k$ along the training targets',
         xlabel='time',

@@ -50,9 +50,10 @@ def balanced():
     return document_of(images, 10)
 
 
-def test_counts_leave_crowds_out():
+@pytest.mark.parametrize('mark', ['iscrowd', 'ignore'])
+def test_counts_leave_out_what_is_not_trained(mark):
     document = document_of([[0, 0, 1], [0]], 3)
-    document['annotations'][-1]['iscrowd'] = 1
+    document['annotations'][-1][mark] = 1
     counts = count_classes(document)
     assert counts.names == ('c0', 'c1', 'c2')
     assert counts.images.tolist() == [1, 1, 0]

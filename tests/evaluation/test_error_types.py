@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import io
 import json
 
@@ -208,6 +209,18 @@ def test_tool(tmp_path, capsys):
     truth.write_text(json.dumps(document))
     detection_errors.main(arguments)
     assert capsys.readouterr().out == out
+    for annotation in document['annotations']:
+        annotation['id'] -= 1
+    truth.write_text(json.dumps(document))
+    detection_errors.main(arguments)
+    assert capsys.readouterr().out == out
+    for annotation in document['annotations']:
+        annotation['id'] += 1
+    lvis = copy.deepcopy(document)
+    lvis['images'][0]['neg_category_ids'] = []
+    truth.write_text(json.dumps(lvis))
+    with pytest.raises(SystemExit, match=r'val\.json is an LVIS file, which says noth'):
+        detection_errors.main(arguments)
     document['annotations'][1]['bbox'] = [1, 2]
     truth.write_text(json.dumps(document))
     with pytest.raises(

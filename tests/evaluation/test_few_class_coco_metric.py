@@ -260,17 +260,32 @@ def test_one_threshold_that_is_not_a_half_has_no_ap50(tmp_path, train_file):
     assert not [key for key in metrics if 'mAP_50' in key]
 
 
-def test_crowds_do_not_count_as_training_boxes(tmp_path, train_file):
+@pytest.mark.parametrize('mark', ['iscrowd', 'ignore'])
+def test_what_is_not_trained_does_not_count(tmp_path, train_file, mark):
     truths, predictions = random_case(0)
     val_file = write_annotations(tmp_path / 'val.json', truths)
     crowded = json.loads(Path(train_file).read_text())
     (cat,) = (c['id'] for c in crowded['categories'] if c['name'] == 'cat')
     crowd = {'image_id': 0, 'category_id': cat, 'bbox': [1, 1, 9, 9], 'area': 81}
-    crowded['annotations'] += [{**crowd, 'id': 99 + i, 'iscrowd': 1} for i in range(9)]
+    crowded['annotations'] += [{**crowd, 'id': 99 + i, mark: 1} for i in range(9)]
     other = tmp_path / 'crowded.json'
     other.write_text(json.dumps(crowded))
     with_crowds = evaluate(val_file, predictions, train_ann_file=str(other))
     assert with_crowds == evaluate(val_file, predictions, train_ann_file=train_file)
+
+
+@pytest.mark.parametrize('change', [lambda k: k - 1, 'a{}'.format])
+def test_ids_of_annotations_may_be_anything(tmp_path, train_file, change):
+    """pycocotools takes the id 0 for no match, and can't count with text."""
+    truths, predictions = random_case(0)
+    val_file = write_annotations(tmp_path / 'val.json', truths)
+    options = dict(train_ann_file=train_file)
+    want = evaluate(val_file, predictions, **options)
+    document = json.loads(Path(val_file).read_text())
+    for annotation in document['annotations']:
+        annotation['id'] = change(annotation['id'])
+    Path(val_file).write_text(json.dumps(document))
+    assert evaluate(val_file, predictions, **options) == want
 
 
 def test_boxes_of_an_unknown_category_or_image_count_for_none(train_file):

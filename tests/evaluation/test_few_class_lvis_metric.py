@@ -239,3 +239,14 @@ def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'lvis', None)
     with pytest.raises(ImportError, match='needs the package lvis.*pip install lvis'):
         METRICS.build({'type': 'FewClassLVISMetric'})
+
+
+def test_annotations_may_be_numbered_from_0(tmp_path):
+    """lvis takes the id 0 for no match."""
+    rng = np.random.default_rng(3)
+    document = random_document(rng)
+    detections = random_detections(rng, document)
+    want = evaluate(document, detections, tmp_path)
+    for annotation in document['annotations']:
+        annotation['id'] -= 1
+    assert evaluate(document, detections, tmp_path) == want

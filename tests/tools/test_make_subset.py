@@ -57,6 +57,10 @@ def test_lvis_takes_its_letters_from_the_training_subset(source, tmp_path, capsy
         'http://images.cocodataset.org/val2017/'
     )
     assert '| c         |' in capsys.readouterr().out
+    # The source is where they come from by default, too.
+    for options, letter in (([], 'c'), (['--frequencies', 'recount'], 'r')):
+        made = run(source, '--images', 10, '--to-lvis', 'val2017', *options)
+        assert {c['frequency'] for c in made['categories']} == {letter}
     # A subset of an LVIS file is one, with letters of its own if asked.
     path = tmp_path / 'out' / 'subset.json'
     path.rename(tmp_path / 'lvis.json')

@@ -150,6 +150,11 @@ def test_no_runs():
         draw_comparison([], CLASSES, COUNTS, GROUPS, [], 'x')
 
 
+def test_more_runs_than_colours_are_refused(runs):
+    with pytest.raises(ValueError, match='runs: expected 5 at most, got 6'):
+        draw_comparison(3 * runs, CLASSES, COUNTS, GROUPS, [], '')
+
+
 def test_lengths_that_disagree_are_named(runs):
     with pytest.raises(ValueError, match="'train_counts': 3, 'groups': 4"):
         draw_comparison(runs, CLASSES, COUNTS[:3], GROUPS, [], 'x')

@@ -85,6 +85,30 @@ def test_visualizer_shows_truth_beside_prediction(visualizer, tmp_path):
     np.testing.assert_array_equal(visualizer.get_image(), image)
 
 
+def test_truth_and_prediction_have_one_scale(visualizer, tmp_path):
+    image = np.full((160, 224, 3), 90, np.uint8)
+
+    def halves(**changes):
+        visualizer.add_datasample(
+            'a', image, sample(**changes), out_file=tmp_path / 'a.png'
+        )
+        drawn = imread(tmp_path / 'a.png')[..., :3]
+        # Below the captions.
+        return drawn[64:, :224], drawn[64:, 224:]
+
+    same = torch.zeros(5, 8)
+    same[3, 2] = 3.0
+    truth, right = halves(gt_density=same, pred_density=same)
+    np.testing.assert_array_equal(truth, right)
+    for density, other in ((same / 100, True), (same, False)):
+        truth_beside, shown = halves(gt_density=same, pred_density=density)
+        np.testing.assert_array_equal(truth_beside, truth)
+        assert (np.abs(shown - right).max() > 0.1) == other
+    # Nobody is there, and somebody is found.
+    _, found = halves(gt_density=torch.zeros(5, 8), gt_count=0, pred_density=same / 9)
+    np.testing.assert_array_equal(found, right)
+
+
 def test_visualizer_hands_pictures_to_its_backends(visualizer, tmp_path):
     image = np.full((40, 50, 3), 90, np.uint8)
     visualizer.add_datasample('crowd', image, sample(), step=7)

@@ -54,6 +54,10 @@ def test_no_loss_is_left_out_however_many_there_are():
     assert len([line for line in axes.lines if len(line.get_xdata()) == 5]) == 7 * 3
     assert len(curves.lines) == 7
     assert len(curves.get_legend().get_texts()) == 7
+    looks = {(line.get_color(), line.get_linestyle()) for line in curves.lines}
+    assert len(looks) == 7
+    named = [line for line in axes.lines if line.get_label() in map(str, range(7))]
+    assert len({(line.get_color(), line.get_linestyle()) for line in named}) == 7
 
 
 def test_errors_are_named():
