@@ -129,6 +129,8 @@ def _newest_in(
 
 def _read(path: Path) -> tuple[object, str | None]:
     """What a checkpoint file holds, or why it can't be read."""
+    if path.is_dir():
+        return None, 'it is a folder, as DeepSpeed writes; this tool reads files'
     try:
         # A file from before PyTorch 1.6 is no zip archive and has no check sums.
         if zipfile.is_zipfile(path):

@@ -155,6 +155,12 @@ def test_only_damaged_ones_are_an_error_that_names_them(tmp_path):
         find_resumable(tmp_path)
 
 
+def test_a_folder_is_called_one(tmp_path):
+    (tmp_path / 'epoch_1.pth').mkdir()
+    with pytest.raises(ValueError, match=r'epoch_1\.pth: it is a folder, as DeepSpeed'):
+        find_resumable(tmp_path)
+
+
 def test_what_a_training_can_not_go_on_from_says_why(tmp_path):
     path = save(tmp_path / 'epoch_1.pth', 2)
     assert why_not_resumable(path) is None

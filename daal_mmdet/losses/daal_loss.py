@@ -72,7 +72,9 @@ class DAALLoss(AdaptiveComposition, HeadAwareLoss):
     first one counted (:class:`~daal_mmdet.losses.head_rules.HeadRules`). A resumed
     training goes on with the filters; ``load_from`` starts with new ones. A checkpoint
     holds rank 0's sums of its last iteration: resumed on several ranks, that one
-    measurement is rank 0's alone.
+    measurement is rank 0's alone. The loss belongs outside of what
+    ``torch.utils.checkpoint`` computes again, which would count its calls again
+    (backbones and necks within are fine).
 
     Deviations from the paper, which prints no normalisation, covariance or cycle: all
     choices are stated at the classes and functions named above. Its formulas have no

@@ -206,6 +206,11 @@ def test_scores_and_accuracy_of_a_sigmoid_box_head():
     # Background rows are not in it.
     accuracy = head.loss_cls.get_accuracy(logits, torch.tensor([0, 5]))
     assert accuracy['acc_classes'].item() == 100.0
+    for labels in (torch.tensor([5, 5]), torch.tensor([-100, 5])):
+        accuracy = head.loss_cls.get_accuracy(logits, labels)
+        assert accuracy['acc_classes'].item() == 0.0
+    empty = head.loss_cls.get_accuracy(logits[:0], labels[:0])
+    assert empty['acc_classes'].item() == 0.0
 
 
 def test_a_compiled_loss_keeps_what_it_knows_of_its_head():

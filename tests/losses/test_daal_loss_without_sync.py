@@ -45,6 +45,12 @@ def test_no_value_is_read_on_a_gpu(options, monkeypatch):
     run_without_values(monkeypatch, **options)
 
 
+def test_nor_is_one_for_the_accuracy():
+    with torch.device('meta'):
+        got = DAALLoss(True).get_accuracy(torch.randn(N, C), torch.randint(0, C, (N,)))
+    assert got['acc_classes'].shape == ()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('use_sigmoid', [True, False])
