@@ -340,3 +340,15 @@ def test_errors_name_what_is_wrong():
         ValueError, match=r"saved filters lack \['_prior_weight'\]: an "
     ):
         CovarianceBank().load_state_dict(state)
+
+
+def test_full_covariance_of_residuals_along_one_line_stays_definite():
+    """Their second moment is singular, up to the rounding of float32."""
+    bank = CovarianceBank('full', forgetting=0.9)
+    bank.add_level(1)
+    slots = torch.zeros(2, dtype=torch.int64)
+    line = 100 * torch.tensor([1.0, 0.7, -0.3, 0.2])
+    for _ in range(100):
+        bank.step(slots, torch.stack([line, -line]))
+        assert not torch.linalg.cholesky_ex(bank.noise(slots)).info.any()
+        assert bank.log_det(slots).isfinite().all()

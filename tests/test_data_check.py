@@ -78,6 +78,16 @@ def test_training_goes_on_without_what_is_broken(config, tmp_path, capsys):
     assert f'training on {cleaned}' in shown
 
 
+def test_a_clean_copy_is_found_from_any_data_root(config, tmp_path, monkeypatch):
+    spoil(tmp_path, 'train', category_id=77)
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    config.work_dir = 'work_dirs/tiny'
+    check_data(config)
+    copy = tmp_path / 'here' / 'work_dirs' / 'tiny' / 'annotations' / 'train.json'
+    assert config.train_dataloader.dataset.ann_file == str(copy)
+
+
 def test_only_the_first_process_tells(config, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('RANK', '1')
     spoil(tmp_path, 'train', category_id=77)

@@ -43,6 +43,14 @@ def test_gain_and_proportion_match_the_oracle(losses, cycle, trend_noise, forget
     np.testing.assert_allclose(proportions, want, rtol=1e-5, atol=1e-7)
 
 
+def test_the_noise_of_a_loss_that_stands_still_keeps_its_floor():
+    losses = np.full(400, 0.7)
+    gains, proportions = run(AdaptiveProportion().double(), losses)
+    want_gains, want = oracles.proportion_filter(losses)
+    np.testing.assert_allclose(gains, want_gains, rtol=1e-5)
+    np.testing.assert_allclose(proportions, want, rtol=1e-5)
+
+
 @pytest.mark.parametrize('falls', [True, False])
 def test_predicted_cycles_of_a_steady_trend_match_the_oracle(falls):
     losses = noisy_descent(80, noise=0.003)

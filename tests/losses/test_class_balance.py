@@ -42,6 +42,15 @@ def test_filter_and_weights_match_the_oracle(iterations, tau, kappa, max_weight)
     np.testing.assert_allclose(balance(C), want, rtol=1e-6)
 
 
+def test_a_class_that_was_alone_gives_way_as_the_oracle_says():
+    iterations = [[500, 0, 0]] * 60 + [[250, 250, 0]]
+    balance, oracle = ClassBalance(3).double(), oracles.ClassShareFilter(3)
+    observe(balance, *iterations)
+    for counts in iterations:
+        oracle.observe(counts)
+    np.testing.assert_allclose(balance.share, oracle.x, rtol=1e-9)
+
+
 def test_rare_classes_weigh_more_and_the_most_frequent_one_close_to_1():
     balance = ClassBalance(3, max_weight=10.0)
     observe(balance, *[[900, 90, 10]] * 50)

@@ -22,10 +22,17 @@ def test_weights_follow_the_formula(log_det):
     scaled = covariance_weights(log_det, max_weight=1e9)
     np.testing.assert_allclose(scaled, expected / expected.mean(), rtol=1e-5)
     np.testing.assert_allclose(scaled.mean(), 1, rtol=1e-5)
-    default = covariance_weights(log_det)
-    np.testing.assert_allclose(default, scaled.clamp(max=10), rtol=1e-5)
     cut = covariance_weights(log_det, None, max_weight=3.0)
     np.testing.assert_allclose(cut, np.minimum(expected, 3), rtol=1e-5)
+
+
+def test_by_default_no_box_weighs_more_than_ten_times_the_mean():
+    # More than ten rows, or none could.
+    log_det = torch.zeros(30)
+    log_det[0] = -20.0
+    assert covariance_weights(log_det)[0].item() == 10.0
+    printed = covariance_weights(log_det, normalize=None)[0].item()
+    assert printed == pytest.approx(np.exp(10), rel=1e-5)
 
 
 def test_each_level_has_its_mean():

@@ -11,6 +11,8 @@ from mmengine.logging import MessageHub
 from mmengine.model import ExponentialMovingAverage
 
 from daal_mmdet.losses import DAALFocalLoss, DAALLoss
+from daal_mmdet.losses.bnm_loss import batch_nuclear_norm_loss
+from daal_mmdet.losses.targets import parse_targets
 from tests import oracles
 
 N, C = 60, 5
@@ -51,7 +53,36 @@ def state(loss):
     return {name: buffer.clone() for name, buffer in loss.state_dict().items()}
 
 
+# --- which rows are samples -----------------------------------------------------------
+def test_soft_rows_that_are_mostly_background_are_no_foreground():
+    pred = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    soft = torch.tensor(
+        [[0.9, 0, 0, 0.1], [0, 0.6, 0, 0.4], [0, 0, 0.3, 0.7], [0, 0, 0, 1.0]]
+    )
+    loss = DAALLoss(bnm_weight=1.0, bnm_adaptive=False, class_balance=None)
+    without = DAALLoss(**OFF)(pred, soft)
+    want = batch_nuclear_norm_loss(pred[:2, :3])
+    torch.testing.assert_close(loss(pred, soft) - without, want)
+
+
+def test_rows_of_which_some_entries_weigh_are_samples():
+    labels = torch.tensor([0, 1, 1, 3])
+    weight = torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]])
+    targets = parse_targets(torch.zeros(4, 3), labels, weight, 3)
+    assert targets.class_counts().tolist() == [1, 1, 0]
+
+
 # --- off, it is the loss it replaces --------------------------------------------------
+@pytest.mark.parametrize('use_sigmoid', [True, False])
+def test_an_average_over_nothing_is_zero(use_sigmoid):
+    pred = torch.randn(3, C + (not use_sigmoid))
+    labels = torch.full((3,), C)
+    loss = DAALLoss(use_sigmoid, **OFF)
+    value, grad = value_and_grad(loss, pred, labels, torch.zeros(3), avg_factor=0.0)
+    assert value == 0
+    assert not grad.any()
+
+
 @pytest.mark.parametrize('gamma', [0.0, 2.0, 1.5])
 @pytest.mark.parametrize(
     'call', [{}, {'avg_factor': 13.0}, {'reduction_override': 'sum'}]
