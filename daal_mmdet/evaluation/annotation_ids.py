@@ -15,7 +15,8 @@ def ids_count(annotations: Iterable[dict]) -> bool:
     of numbers where 0 stands for none. A detection of an object of id 0 counts as a
     false positive, and an id that is text stops the evaluation.
     """
-    return all(isinstance(a['id'], int | float) and a['id'] > 0 for a in annotations)
+    ids = (annotation.get('id') for annotation in annotations)
+    return all(isinstance(i, int | float) and i > 0 for i in ids)
 
 
 def count_from_one(api: Any) -> None:

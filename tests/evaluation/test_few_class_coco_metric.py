@@ -295,6 +295,9 @@ def test_boxes_of_an_unknown_category_or_image_count_for_none(train_file):
         document['annotations'].append(
             {'id': 99, 'image_id': 0, 'category_id': category}
         )
+    # What a training leaves out may be in the file that it was given.
+    document['images'] += [{}, {'id': [1]}]
+    document['categories'] += [{'name': 'owl'}, {'id': 77}]
     known = document['categories'][0]['id']
     for image in (999, [1], None):
         document['annotations'].append(
