@@ -62,7 +62,7 @@ def test_counts_come_from_the_training_annotations(tmp_path):
     names = ['frequent', 'rare']
     boxes = [0] * 6 + [1] * 2
     document = {
-        'images': [],
+        'images': [{'id': 0}],
         'categories': [{'id': i, 'name': name} for i, name in enumerate(names)],
         'annotations': [{'image_id': 0, 'category_id': c} for c in boxes],
     }
