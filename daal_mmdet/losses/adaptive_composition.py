@@ -149,6 +149,8 @@ class AdaptiveComposition(FilterState):
     @torch.compiler.disable
     def _look_at_the_iteration(self, feeds: bool) -> tuple[bool, bool, bool]:
         """Whether there is no runner, a training starts, an iteration has ended."""
+        # FSDP moves parameters and buffers one by one, and this is neither.
+        self.pending = self.pending.to(self.calls_per_iteration.device)
         iteration = current_iteration()
         if not feeds or iteration == self._iteration:
             return iteration is None, False, False

@@ -12,7 +12,7 @@ from daal_mmdet.losses.iteration_scalars import IterationScalars
 N, C = 20, 5
 
 
-def run_without_values(monkeypatch, **options):
+def run_without_values(monkeypatch, moved_by_fsdp=False, **options):
     """Three iterations on the meta device: not a CPU, and there is nothing to read."""
     sent = []
     # It copies into pinned memory and records an event, which need a driver.
@@ -20,8 +20,13 @@ def run_without_values(monkeypatch, **options):
     monkeypatch.setattr(adaptive_composition, 'current_iteration', lambda: None)
     # Autocast does not know the meta device.
     monkeypatch.setattr(torch, 'autocast', lambda **_: contextlib.nullcontext())
-    with torch.device('meta'):
+    with torch.device('cpu' if moved_by_fsdp else 'meta'):
         loss = DAALLoss(num_classes=C, bnm_weight=0.05, **options)
+    if moved_by_fsdp:
+        for module in loss.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                module._buffers[name] = buffer.to('meta')
+    with torch.device('meta'):
         pred = torch.randn(N, C if loss.use_sigmoid else C + 1, requires_grad=True)
         labels = torch.randint(0, C + 1, (N,))
         for _ in range(3):
@@ -43,6 +48,11 @@ def run_without_values(monkeypatch, **options):
 )
 def test_no_value_is_read_on_a_gpu(options, monkeypatch):
     run_without_values(monkeypatch, **options)
+
+
+def test_buffers_may_be_moved_one_by_one(monkeypatch):
+    """As FSDP moves them, without the module's own ``to``."""
+    run_without_values(monkeypatch, moved_by_fsdp=True, use_sigmoid=True)
 
 
 def test_nor_is_one_for_the_accuracy():
