@@ -19,6 +19,8 @@ __all__ = [
     'file_name',
     'is_box',
     'is_finite',
+    'is_id',
+    'is_learned',
     'is_lvis',
     'read_annotations',
     'read_json',
@@ -231,9 +233,14 @@ def _is_positive(value: object) -> bool:
     return is_finite(value) and value > 0
 
 
-def _is_id(value: object) -> bool:
-    # A list has no hash to look it up by.
+def is_id(value: object) -> bool:
+    """Whether a value can be an id; a list has no hash to look it up by."""
     return isinstance(value, int | float | str)
+
+
+def is_learned(annotation: dict) -> bool:
+    """Whether a training learns a class from it: no crowd, nor marked ``ignore``."""
+    return not (annotation.get('iscrowd') or annotation.get('ignore'))
 
 
 def _defect(
@@ -241,12 +248,12 @@ def _defect(
 ) -> tuple[str, str]:
     """The kind of an annotation's defect and its value; empty strings for none."""
     image_id, category_id = annotation.get('image_id'), annotation.get('category_id')
-    if not _is_id(image_id):
+    if not is_id(image_id):
         return 'annotations without an image_id', f'image_id {image_id}'
     if image_id not in images:
         return _OF_NO_IMAGE, f'image_id {image_id}'
     image = images[image_id]
-    if not _is_id(category_id) or category_id not in categories:
+    if not is_id(category_id) or category_id not in categories:
         return 'annotations of an unknown category', f'category_id {category_id}'
     box = annotation.get('bbox')
     shown = f'bbox {box}'

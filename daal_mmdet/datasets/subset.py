@@ -11,6 +11,8 @@ import numpy as np
 from daal_mmdet.first_few import first_few
 from daal_mmdet.validation import check_number
 
+from .annotation_file import is_learned
+
 __all__ = [
     'ClassCounts',
     'count_classes',
@@ -47,7 +49,7 @@ def count_classes(document: dict) -> ClassCounts:
     shown = [
         (a['image_id'], a['category_id'])
         for a in document['annotations']
-        if _is_learned(a)
+        if is_learned(a)
     ]
     instances = Counter(category for _, category in shown)
     images = Counter(category for _, category in set(shown))
@@ -57,10 +59,6 @@ def count_classes(document: dict) -> ClassCounts:
         images=np.array([images[i] for i in ids], dtype=np.int64),
         instances=np.array([instances[i] for i in ids], dtype=np.int64),
     )
-
-
-def _is_learned(annotation: dict) -> bool:
-    return not (annotation.get('iscrowd') or annotation.get('ignore'))
 
 
 def take_images(document: dict, count: int, seed: int = 0) -> dict:
@@ -193,7 +191,7 @@ def take_long_tail(
     index = {category['id']: i for i, category in enumerate(document['categories'])}
     of_image: dict[int, Counter[int]] = defaultdict(Counter)
     for annotation in document['annotations']:
-        if _is_learned(annotation):
+        if is_learned(annotation):
             of_image[annotation['image_id']][index[annotation['category_id']]] += 1
     counts = count_classes(document).instances
     targets = np.log(power_law_targets(counts, exponent, minimum) + _HALF)

@@ -6,6 +6,8 @@ from collections import Counter
 
 from mmengine.fileio import load
 
+from daal_mmdet.datasets.annotation_file import is_id, is_learned
+
 __all__ = ['count_classes']
 
 
@@ -21,23 +23,17 @@ def count_classes(
     names = {
         category['id']: category['name']
         for category in document['categories']
-        if _is_id(category.get('id')) and isinstance(category.get('name'), str)
+        if is_id(category.get('id')) and isinstance(category.get('name'), str)
     }
-    images = {i for image in document['images'] if _is_id(i := image.get('id'))}
+    images = {i for image in document['images'] if is_id(i := image.get('id'))}
     instances = dict.fromkeys(names.values(), 0)
     seen = set()
     for annotation in document['annotations']:
         image, category = annotation.get('image_id'), annotation.get('category_id')
-        if not (_is_id(image) and _is_id(category)):
+        if not (is_id(image) and is_id(category)):
             continue
         name = names.get(category)
-        left_out = annotation.get('iscrowd') or annotation.get('ignore')
-        if name is not None and image in images and not left_out:
+        if name is not None and image in images and is_learned(annotation):
             instances[name] += 1
             seen.add((image, name))
     return Counter(name for _, name in seen), instances
-
-
-def _is_id(value: object) -> bool:
-    # A list has no hash to look it up by.
-    return isinstance(value, int | float | str)
