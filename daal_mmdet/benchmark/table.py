@@ -222,11 +222,8 @@ def _notes(runs: Mapping[str, Mapping[int, dict]], spec: BenchmarkSpec) -> list[
             notes.append(f'- Not there yet: {variant}, seed {seeds}.')
     every = [record for by_seed in runs.values() for record in by_seed.values()]
     told = {
-        "this package's code": [record.get('code') for record in every],
-        'device': [record.get('device') for record in every],
-        'setting': [record.get('setting') for record in every],
-        'iterations': [record.get('iterations') for record in every],
-        'threads': [record.get('threads') for record in every],
+        "this package's code" if key == 'code' else key: [r.get(key) for r in every]
+        for key in ('code', 'device', 'setting', 'iterations', 'threads')
     }
     versions = [record.get('versions') or {} for record in every]
     for name in sorted(set().union(*versions)):
